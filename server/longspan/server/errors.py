@@ -1,0 +1,202 @@
+"""Everything that can go wrong in a way the caller should know about.
+
+    LongspanError
+    ├── InvalidRequest                field
+    │   ├── InvalidUtf8               byte_offset
+    │   ├── ChunkTooLarge
+    │   ├── ChunkConflict
+    │   ├── EmptyDocument
+    │   ├── DocumentTooLarge
+    │   ├── LengthMismatch
+    │   └── QuestionTooLong
+    ├── ChunkOutOfOrder               expected, actual
+    ├── DigestMismatch
+    ├── UploadIncomplete              upload_id, committed_bytes
+    ├── UploadMissing
+    ├── UploadBusy
+    ├── DocumentMissing
+    ├── DocumentQuarantined
+    ├── DecoderRequired
+    ├── QueueFull                     retry_after_s
+    ├── DiskFull                      retry_after_s
+    ├── DeadlineExceeded
+    ├── EncodeFailed
+    └── Unavailable                   retry_after_s
+        ├── WorkersUnavailable
+        └── Draining
+
+``statuses.py`` maps each class to a gRPC status and a reason; the client raises
+exceptions of the same names. ``ConfigError`` stands apart: it ends the process.
+"""
+
+from __future__ import annotations
+
+
+class LongspanError(Exception):
+    """Base of all errors that reach a caller."""
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Machine-readable details, sent as ``ErrorInfo.metadata``."""
+        return {}
+
+
+class InvalidRequest(LongspanError):
+    """The request breaks a rule that no retry will change.
+
+    Attributes:
+        field: path of the offending field, as in ``commit.sha256``.
+    """
+
+    def __init__(self, message: str, *, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The field's path."""
+        return {"field": self.field}
+
+
+class InvalidUtf8(InvalidRequest):
+    """The document is not UTF-8.
+
+    Attributes:
+        byte_offset: position of the first byte that cannot be decoded.
+    """
+
+    def __init__(self, byte_offset: int) -> None:
+        super().__init__(f"invalid UTF-8 at byte {byte_offset}", field="chunk.data")
+        self.byte_offset = byte_offset
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The field's path and the offset."""
+        return {**super().metadata, "byte_offset": str(self.byte_offset)}
+
+
+class ChunkTooLarge(InvalidRequest):
+    """A chunk holds more bytes than the server takes at once."""
+
+
+class ChunkConflict(InvalidRequest):
+    """A chunk was sent again with other bytes."""
+
+
+class EmptyDocument(InvalidRequest):
+    """A document must hold at least one byte."""
+
+
+class DocumentTooLarge(InvalidRequest):
+    """The document is longer than the configured limit."""
+
+
+class LengthMismatch(InvalidRequest):
+    """``Commit.length`` differs from the bytes received."""
+
+
+class QuestionTooLong(InvalidRequest):
+    """The question has more tokens than the model reads."""
+
+
+class ChunkOutOfOrder(LongspanError):
+    """A chunk leaves a gap or overlaps bytes received earlier.
+
+    Attributes:
+        expected: the offset the server was waiting for.
+        actual: the offset of the chunk.
+    """
+
+    def __init__(self, expected: int, actual: int) -> None:
+        kind = "gap" if actual > expected else "overlap"
+        super().__init__(f"{kind}: chunk at byte {actual}, expected byte {expected}")
+        self.expected = expected
+        self.actual = actual
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Both offsets."""
+        return {"expected": str(self.expected), "actual": str(self.actual)}
+
+
+class DigestMismatch(LongspanError):
+    """The bytes received are not the bytes the client hashed; the upload is discarded."""
+
+
+class UploadIncomplete(LongspanError):
+    """The stream ended without a Commit; the upload can be resumed.
+
+    Attributes:
+        upload_id: what to resume.
+        committed_bytes: where to resume.
+    """
+
+    def __init__(self, upload_id: str, committed_bytes: int) -> None:
+        super().__init__(
+            f"the stream ended without a commit: resume upload {upload_id} at byte {committed_bytes}"
+        )
+        self.upload_id = upload_id
+        self.committed_bytes = committed_bytes
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What to resume, and where."""
+        return {"upload_id": self.upload_id, "committed_bytes": str(self.committed_bytes)}
+
+
+class UploadMissing(LongspanError):
+    """No upload of this id is open: it never was, it was completed, or it expired."""
+
+
+class UploadBusy(LongspanError):
+    """Another stream is sending this upload."""
+
+
+class DocumentMissing(LongspanError):
+    """The caller has no document of this id."""
+
+
+class DocumentQuarantined(LongspanError):
+    """The document killed the worker twice and is not tried again."""
+
+
+class DecoderRequired(LongspanError):
+    """The task needs a generating model, and none is loaded."""
+
+
+class _RetryLater(LongspanError):
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class QueueFull(_RetryLater):
+    """The server has as much work as it accepts."""
+
+
+class DiskFull(_RetryLater):
+    """The data directory has no room; what was acknowledged is kept."""
+
+
+class DeadlineExceeded(LongspanError):
+    """The caller's deadline passed, or cannot be met."""
+
+
+class EncodeFailed(LongspanError):
+    """The worker refused one job and lives on."""
+
+
+class Unavailable(_RetryLater):
+    """The server cannot take this call now."""
+
+
+class WorkersUnavailable(Unavailable):
+    """No worker is ready."""
+
+
+class Draining(Unavailable):
+    """The server is shutting down and takes no new work."""
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the process says why and exits with status 2."""
