@@ -133,7 +133,7 @@ class UploadIncomplete(LongspanError):
 
     def __init__(self, upload_id: str, committed_bytes: int) -> None:
         super().__init__(
-            f"the stream ended without a commit: resume upload {upload_id} at byte {committed_bytes}"
+            f"the stream ended without a commit: resume {upload_id} at byte {committed_bytes}"
         )
         self.upload_id = upload_id
         self.committed_bytes = committed_bytes
@@ -176,6 +176,11 @@ class QueueFull(_RetryLater):
 
 class DiskFull(_RetryLater):
     """The data directory has no room; what was acknowledged is kept."""
+
+
+def disk_full() -> DiskFull:
+    """The one wording of a full disk."""
+    return DiskFull("the data directory is full; what was acknowledged is kept", retry_after_s=30.0)
 
 
 class DeadlineExceeded(LongspanError):

@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 
 MIB = 1 << 20
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(BaseModel):
     """Upper bounds; sizes in bytes, times in seconds.
 
     Raises:
-        ValueError: a limit is not positive.
+        ValueError: a limit is not positive, or unknown.
     """
 
-    chunk_bytes: int = MIB
-    # Leaves room for a chunk that is too large to be refused by name.
-    message_bytes: int = 2 * MIB + 4096
-    document_bytes: int = 64 * MIB
-    question_bytes: int = 16 * 1024
-    title_bytes: int = 512
-    documents_per_request: int = 32
-    citations: int = 20
-    summary_sentences: int = 50
-    list_page: int = 1000
-    read_bytes: int = MIB
-    requests: int = 256
-    queued_tokens: int = 8_000_000
-    chunk_wait_s: float = 60.0
-    upload_lease_s: float = 24 * 3600.0
-    free_space_bytes: int = 64 * MIB
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value <= 0 and name != "free_space_bytes":
-                raise ValueError(f"limits.{name} must be positive, not {value}")
+    chunk_bytes: PositiveInt = MIB
+    # Leaves room for a chunk that is too large, so that it can be refused by name.
+    message_bytes: PositiveInt = 2 * MIB + 4096
+    document_bytes: PositiveInt = 64 * MIB
+    question_bytes: PositiveInt = 16 * 1024
+    title_bytes: PositiveInt = 512
+    documents_per_request: PositiveInt = 32
+    citations: PositiveInt = 20
+    summary_sentences: PositiveInt = 50
+    list_page: PositiveInt = 1000
+    read_bytes: PositiveInt = MIB
+    # Calls served at once; the next one is refused with RetryInfo.
+    requests: PositiveInt = 256
+    queued_tokens: PositiveInt = 8_000_000
+    # A client that sends nothing for so long is given up; its upload stays resumable.
+    chunk_wait_s: PositiveFloat = 60.0
+    # An upload that nobody has touched for so long is removed.
+    upload_lease_s: PositiveFloat = 24 * 3600.0
+    # Kept free on the disk of the data directory.
+    free_space_bytes: NonNegativeInt = 64 * MIB
+    # Indexes kept in memory, least recently used out first.
+    index_memory_bytes: PositiveInt = 256 * MIB

@@ -1,0 +1,1 @@
+"""The asyncio server: uploads, tokenising, queueing, answers. Never imports torch."""

@@ -1,0 +1,107 @@
+"""``longspan serve`` and ``longspan-server``: one server process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from longspan.server.aio import cancel_and_wait
+from longspan.server.config import Config, load_config
+from longspan.server.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+EXIT_CONFIG = 2
+EXIT_FORCED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until SIGTERM or SIGINT; return the exit status."""
+    try:
+        config = load_config(sys.argv[1:] if arguments is None else arguments)
+        _log_to_stderr(config)
+        return _run(config)
+    except ConfigError as error:
+        print(f"longspan serve: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+
+
+def _run(config: Config) -> int:
+    if sys.platform == "win32":
+        return asyncio.run(_serve(config))
+    import uvloop
+
+    return uvloop.run(_serve(config))
+
+
+async def _serve(config: Config) -> int:
+    stop = asyncio.Event()
+    with _signals(stop):
+        started = asyncio.Event()
+        serving = asyncio.create_task(_serve_until(config, stop, started))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not started.is_set() and not serving.done():
+            # Nobody has been served yet: there is nothing to drain.
+            await cancel_and_wait(serving)
+            return 0
+        await serving
+    return 0
+
+
+async def _serve_until(config: Config, stop: asyncio.Event, started: asyncio.Event) -> None:
+    # Imported here so that --help and configuration errors answer at once.
+    from longspan.server.app import running_server
+
+    async with running_server(config) as server:
+        started.set()
+        _announce(config, server.port)
+        await stop.wait()
+        log.info("draining for at most %g s", config.drain_s)
+        await server.drain()
+
+
+@contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def handle() -> None:
+        if stop.is_set():
+            # Asked twice: the caller does not want to wait. Workers end with our pipes.
+            os._exit(EXIT_FORCED)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, handle)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _announce(config: Config, port: int) -> None:
+    log.info("serving on port %d", port)
+    if config.ready_file is not None:
+        aside = config.ready_file.with_name(f"{config.ready_file.name}.tmp")
+        aside.write_text(json.dumps({"port": port}), "utf-8")
+        aside.replace(config.ready_file)
+
+
+def _log_to_stderr(config: Config) -> None:
+    logging.basicConfig(
+        level=config.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

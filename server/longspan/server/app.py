@@ -1,0 +1,133 @@
+"""Puts the server together, starts it, and takes it apart in reverse order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from longspan.server.text.tokeniser import load_tokenizer
+
+from longspan.server.aio import cancel_and_wait
+from longspan.server.config import Config
+from longspan.server.embedder import Embedder
+from longspan.server.encoders import tokenizer_path
+from longspan.server.errors import ConfigError, WorkersUnavailable
+from longspan.server.health import Health
+from longspan.server.index.indexes import Indexes
+from longspan.server.listener import Listener
+from longspan.server.pool.config import PoolConfig
+from longspan.server.queue.dispatcher import Dispatcher
+from longspan.server.queue.fair_queue import QueueLimits
+from longspan.server.services.admission import Admission
+from longspan.server.services.application import Application
+from longspan.server.services.intake import Intake
+from longspan.server.store.library import Library
+from longspan.server.upload.desk import UploadDesk
+
+log = logging.getLogger(__name__)
+
+# Tokenising holds the interpreter for short stretches between long native ones: more
+# threads than this only add delay to the event loop.
+TEXT_THREADS = 2
+FILE_THREADS = 4
+SWEEP_S = 60.0
+
+
+class Server:
+    """One running server.
+
+    Attributes:
+        application: the parts behind the API.
+        port: where it listens.
+    """
+
+    def __init__(self, application: Application, listener: Listener, config: Config) -> None:
+        self.application = application
+        self.port = listener.port
+        self._listener = listener
+        self._config = config
+
+    async def drain(self) -> None:
+        """Refuse new calls, let running ones finish for ``drain_s``, then cut them."""
+        self.application.admission.drain()
+        await self._listener.stop(self._config.drain_s)
+
+
+@asynccontextmanager
+async def running_server(config: Config) -> AsyncIterator[Server]:
+    """Start everything; stop it in reverse when the block is left.
+
+    Raises:
+        ConfigError: the configuration cannot be used.
+    """
+    async with AsyncExitStack() as stack:
+        library = await stack.enter_async_context(Library(config.data_dir))
+        files = stack.enter_context(ThreadPoolExecutor(FILE_THREADS, "files"))
+        health = Health()
+        embedder = await _start_embedder(config, health, stack)
+        indexes = None
+        if embedder is not None:
+            memory_bytes = config.limits.index_memory_bytes
+            indexes = Indexes(library, embedder, memory_bytes=memory_bytes)
+        desk = UploadDesk(library, config.limits, files)
+        application = Application(
+            limits=config.limits,
+            admission=Admission(config.limits, trust_tenant_metadata=config.trust_tenant_metadata),
+            library=library,
+            desk=desk,
+            intake=Intake(desk, indexes, config.limits),
+            embedder=embedder,
+            indexes=indexes,
+        )
+        sweeping = asyncio.create_task(_sweep(library, config.limits.upload_lease_s))
+        stack.push_async_callback(cancel_and_wait, sweeping)
+        listener = await Listener.start(config, application, health)
+        stack.push_async_callback(listener.stop, 0.0)
+        server = Server(application, listener, config)
+        health.serving()
+        yield server
+
+
+async def _start_embedder(config: Config, health: Health, stack: AsyncExitStack) -> Embedder | None:
+    if config.encoder == "none":
+        return None
+    tokenizer = load_tokenizer(tokenizer_path(config.encoder))
+    dispatcher = Dispatcher(
+        PoolConfig(
+            command=lambda socket: _worker_command(config, socket),
+            workers=config.workers,
+            heartbeat_timeout_s=config.heartbeat_timeout_s,
+        ),
+        QueueLimits(tokens=config.limits.queued_tokens),
+        health_changed=health.workers_changed,
+    )
+    dispatcher.start()
+    stack.push_async_callback(dispatcher.stop)
+    try:
+        model = await dispatcher.wait_ready()
+    except WorkersUnavailable as error:
+        raise ConfigError(str(error)) from error
+    threads = stack.enter_context(ThreadPoolExecutor(TEXT_THREADS, "text"))
+    return Embedder(tokenizer, dispatcher, model, threads)
+
+
+def _worker_command(config: Config, socket: Path) -> list[str]:
+    command = [sys.executable, "-m", "longspan.worker", "--watch-stdin"]
+    command += ["--socket", str(socket), "--model", config.encoder]
+    command += ["--dtype", config.dtype, "--device", config.device]
+    if config.worker_threads is not None:
+        command += ["--threads", str(config.worker_threads)]
+    return command
+
+
+async def _sweep(library: Library, lease_s: float) -> None:
+    while True:
+        expired = await library.expire_uploads(lease_s)
+        if expired:
+            log.info("%d uploads expired", expired)
+        await asyncio.sleep(min(SWEEP_S, lease_s))

@@ -1,0 +1,160 @@
+"""The configuration: a TOML file, the environment, flags; later ones win.
+
+    # longspan.toml                # environment                      # flag
+    [limits]
+    document_bytes = 1000000       LONGSPAN_LIMITS__DOCUMENT_BYTES    --limits.document-bytes
+
+This is the only place that reads the environment. A name that means nothing is an error
+wherever it stands.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+from pydantic_settings.exceptions import SettingsError
+
+from longspan.server.errors import ConfigError
+from longspan.server.limits import Limits
+
+PREFIX = "LONGSPAN_"
+# The client's own variable, which a shared environment may hold.
+CLIENT_VARIABLES = frozenset({"LONGSPAN_SERVER"})
+
+
+class Config(BaseSettings):
+    """Everything that can be set; see ``longspan serve --help``."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        cli_kebab_case=True,
+        cli_prog_name="longspan serve",
+        cli_hide_none_type=True,
+    )
+
+    config: Path | None = Field(None, description="TOML file to read settings from")
+    listen: str = Field(
+        "127.0.0.1:50051", description="address of the API, host:port; port 0 picks one"
+    )
+    admin_listen: str | None = Field(
+        None, description="address of the admin port (health and reflection); off by default"
+    )
+    data_dir: Path = Field(Path("longspan-data"), description="where documents are kept")
+    encoder: str = Field(
+        "embedded",
+        description="'embedded' (all-MiniLM-L6-v2), a folder of a Hugging Face encoder, or 'none'",
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of the encoder")
+    workers: PositiveInt = Field(1, description="worker processes")
+    worker_threads: PositiveInt | None = Field(None, description="CPU threads of each worker")
+    device: str = Field("cpu", description="device of the workers: cpu, cuda:0, ...")
+    drain_s: PositiveFloat = Field(25.0, description="how long running calls may finish on SIGTERM")
+    heartbeat_timeout_s: PositiveFloat = Field(
+        3.0, description="a worker that is silent for so long is killed and replaced"
+    )
+    trust_tenant_metadata: bool = Field(
+        False,
+        description="take the tenant from the 'longspan-tenant' metadata; only behind a gateway "
+        "that authenticates callers and sets it",
+    )
+    ready_file: Path | None = Field(
+        None, description='written once the server is serving, as {"port": N}'
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    limits: Limits = Limits()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags (added by pydantic), then the environment, then the file."""
+        return init_settings, env_settings
+
+
+def load_config(arguments: Sequence[str]) -> Config:
+    """Read file, environment and flags.
+
+    Raises:
+        ConfigError: something is unknown, malformed or out of range; the message names it.
+        SystemExit: ``--help`` was asked for, or a flag is unknown (status 2).
+    """
+    _refuse_unknown_variables(os.environ)
+    path = _config_path(arguments, os.environ)
+    source = _with_file(path) if path is not None else Config
+    try:
+        return source(_cli_parse_args=list(arguments))  # type: ignore[call-arg]
+    except ValidationError as error:
+        raise ConfigError("; ".join(_problems(error))) from error
+    except SettingsError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _with_file(path: Path) -> type[Config]:
+    try:
+        tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"config file {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config file {path}: {error}") from error
+
+    class FileConfig(Config):
+        """``Config`` with a file below the environment."""
+
+        @classmethod
+        def settings_customise_sources(
+            cls, settings_cls: type[BaseSettings], *args: Any, **kwargs: Any
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            """Add the file as the last source."""
+            sources = super().settings_customise_sources(settings_cls, *args, **kwargs)
+            return *sources, TomlConfigSettingsSource(settings_cls, path)
+
+    return FileConfig
+
+
+def _config_path(arguments: Sequence[str], environment: Mapping[str, str]) -> Path | None:
+    for position, argument in enumerate(arguments):
+        if argument == "--config" and position + 1 < len(arguments):
+            return Path(arguments[position + 1])
+        if argument.startswith("--config="):
+            return Path(argument.partition("=")[2])
+    value = environment.get(f"{PREFIX}CONFIG")
+    return Path(value) if value else None
+
+
+def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
+    known = {f"{PREFIX}{name}".upper() for name in Config.model_fields}
+    known |= {f"{PREFIX}LIMITS__{name}".upper() for name in Limits.model_fields}
+    known |= CLIENT_VARIABLES
+    unknown = sorted(
+        n for n in environment if n.upper().startswith(PREFIX) and n.upper() not in known
+    )
+    if unknown:
+        raise ConfigError(f"unknown environment variable {', '.join(unknown)}")
+
+
+def _problems(error: ValidationError) -> list[str]:
+    problems = []
+    for item in error.errors():
+        name = ".".join(str(part) for part in item["loc"])
+        message = "unknown key" if item["type"] == "extra_forbidden" else item["msg"]
+        problems.append(f"{name}: {message}")
+    return problems

@@ -1,0 +1,50 @@
+"""Who is calling, and the ids that things have."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from typing import NewType
+
+from longspan.server.errors import InvalidRequest
+
+Tenant = NewType("Tenant", str)
+DocumentId = NewType("DocumentId", str)
+UploadId = NewType("UploadId", str)
+
+DEFAULT_TENANT = Tenant("default")
+TENANT_KEY = "longspan-tenant"
+_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def resolve_tenant(claimed: str | None, *, trusted: bool) -> Tenant:
+    """The tenant of a call: the default one, or the claimed one where claims are trusted.
+
+    Claims are trusted only behind a gateway that authenticates callers and sets the
+    ``longspan-tenant`` metadata itself.
+
+    Raises:
+        InvalidRequest: the claimed name is malformed.
+    """
+    if claimed is None or not trusted:
+        return DEFAULT_TENANT
+    if _TENANT.fullmatch(claimed) is None:
+        raise InvalidRequest(f"malformed tenant {claimed!r}", field=TENANT_KEY)
+    return Tenant(claimed)
+
+
+def document_id(tenant: Tenant, sha256: str) -> DocumentId:
+    """The id of these bytes for this tenant; another tenant's id tells nothing about it."""
+    digest = hashlib.sha256(f"{len(tenant)}:{tenant}:{sha256}".encode()).hexdigest()
+    return DocumentId(f"doc_{digest[:24]}")
+
+
+def tenant_folder(tenant: Tenant) -> str:
+    """A folder name that no two tenants share, whatever the file system folds."""
+    return hashlib.sha256(tenant.encode()).hexdigest()[:16]
+
+
+def new_upload_id() -> UploadId:
+    """An id that cannot be guessed."""
+    return UploadId(f"up_{secrets.token_hex(16)}")

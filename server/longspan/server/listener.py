@@ -1,0 +1,116 @@
+"""The gRPC ports: the API, and the admin port if there is one."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from longspan.server.config import Config
+from longspan.server.errors import ConfigError
+from longspan.server.health import Health
+from longspan.server.services.application import Application
+from longspan.server.services.document_service import DocumentService
+from longspan.server.services.errors_interceptor import ErrorsInterceptor
+from longspan.server.services.inference_service import InferenceService
+from longspan.v1 import (
+    document_service_pb2,
+    document_service_pb2_grpc,
+    inference_service_pb2,
+    inference_service_pb2_grpc,
+)
+
+MIB = 1 << 20
+# Well above the admission limit, which answers with a reason; this fuse does not.
+FUSE_FACTOR = 4
+
+
+def _options(message_bytes: int) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", message_bytes),
+        ("grpc.max_send_message_length", 4 * MIB),
+        ("grpc.max_metadata_size", 16 * 1024),
+        ("grpc.max_concurrent_streams", 1024),
+        # Without the probe a stalled reader holds about 1 MiB a stream instead of 21.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", MIB),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        # A second server on the port must fail, not share it.
+        ("grpc.so_reuseport", 0),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        # Clients may ping during a long silence (the misspelt name of this key is ignored).
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.max_ping_strikes", 0),
+    ]
+
+
+class Listener:
+    """Bound ports and the services behind them.
+
+    Attributes:
+        port: of the API.
+        admin_port: of the admin services, or None.
+    """
+
+    def __init__(self, config: Config, application: Application, health: Health) -> None:
+        self._health = health
+        limits = config.limits
+        self._api = grpc.aio.server(
+            interceptors=[ErrorsInterceptor()],
+            options=_options(limits.message_bytes),
+            maximum_concurrent_rpcs=FUSE_FACTOR * limits.requests,
+        )
+        documents = DocumentService(application)
+        inference = InferenceService(application)
+        document_service_pb2_grpc.add_DocumentServiceServicer_to_server(documents, self._api)
+        inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(inference, self._api)
+        health_pb2_grpc.add_HealthServicer_to_server(health.servicer, self._api)
+        self.port = _bind(self._api, config.listen)
+        self._admin: grpc.aio.Server | None = None
+        self.admin_port: int | None = None
+        if config.admin_listen is not None:
+            self._admin = grpc.aio.server(options=_options(limits.message_bytes))
+            health_pb2_grpc.add_HealthServicer_to_server(health.servicer, self._admin)
+            reflection.enable_server_reflection(_service_names(), self._admin)
+            self.admin_port = _bind(self._admin, config.admin_listen)
+
+    @classmethod
+    async def start(cls, config: Config, application: Application, health: Health) -> Self:
+        """Bind and serve.
+
+        Raises:
+            ConfigError: an address is malformed or in use.
+        """
+        listener = cls(config, application, health)
+        await listener._api.start()
+        if listener._admin is not None:
+            await listener._admin.start()
+        return listener
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new calls, wait for running ones, then cut them."""
+        await self._health.drain()
+        await self._api.stop(grace_s)
+        if self._admin is not None:
+            await self._admin.stop(0)
+
+
+def _bind(server: grpc.aio.Server, address: str) -> int:
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise ConfigError(f"cannot listen on {address}: malformed, or in use") from error
+    if port == 0:
+        raise ConfigError(f"cannot listen on {address}: malformed, or in use")
+    return port
+
+
+def _service_names() -> list[str]:
+    files = (document_service_pb2, inference_service_pb2, health_pb2)
+    names = [
+        service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()
+    ]
+    return [*names, reflection.SERVICE_NAME]

@@ -1,0 +1,36 @@
+"""What a pool of local workers needs to know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+MESSAGE_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolConfig:
+    """The pool's settings; times in seconds.
+
+    Attributes:
+        command: makes a worker's argument vector from the socket path it must listen on.
+        workers: processes to keep running.
+        window_tokens, window_jobs: how much one worker is given at once. What it does not
+            have yet is still ordered by the queue, so a larger window is less fair; a
+            window takes work while it is not full, so it may be exceeded by one job.
+        runtime_dir: where the socket directory is made; None is the system's temporary one.
+    """
+
+    command: Callable[[Path], Sequence[str]]
+    workers: int = 1
+    window_tokens: int = 2 * 16384
+    window_jobs: int = 256
+    start_timeout_s: float = 60.0
+    heartbeat_timeout_s: float = 3.0
+    step_timeout_s: float = 60.0
+    stop_grace_s: float = 5.0
+    first_backoff_s: float = 0.1
+    longest_backoff_s: float = 10.0
+    healthy_s: float = 30.0
+    runtime_dir: Path | None = None

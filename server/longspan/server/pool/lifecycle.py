@@ -1,0 +1,88 @@
+"""The life of one worker process.
+
+    STARTING ──▶ READY              the first event was Ready
+    STARTING, READY ──▶ DRAINING    told to stop, or dying: takes no more commands
+    DRAINING ──▶ DEAD               gone; another process may take its place
+    DRAINING ──▶ FAILED             gone, and a restart would not help
+
+``MOVES`` is the whole truth; any other move raises ``IllegalMove``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+
+BAD_MODEL_STATUS = 3
+
+
+class WorkerState(Enum):
+    """Where a worker process stands."""
+
+    STARTING = auto()
+    READY = auto()
+    DRAINING = auto()
+    DEAD = auto()
+    FAILED = auto()
+
+
+MOVES: Mapping[WorkerState, frozenset[WorkerState]] = {
+    WorkerState.STARTING: frozenset({WorkerState.READY, WorkerState.DRAINING}),
+    WorkerState.READY: frozenset({WorkerState.DRAINING}),
+    WorkerState.DRAINING: frozenset({WorkerState.DEAD, WorkerState.FAILED}),
+    WorkerState.DEAD: frozenset(),
+    WorkerState.FAILED: frozenset(),
+}
+
+
+class IllegalMove(Exception):
+    """Our code tried a move that the table does not have."""
+
+
+def moved(state: WorkerState, to: WorkerState) -> WorkerState:
+    """The new state.
+
+    Raises:
+        IllegalMove: the table has no such move.
+    """
+    if to not in MOVES[state]:
+        raise IllegalMove(f"{state.name} to {to.name}")
+    return to
+
+
+class DeathCause(Enum):
+    """Which signal told of the death first."""
+
+    EXITED = "exited"
+    STREAM_ENDED = "ended its stream"
+    SILENT = "sent no heartbeat"
+    HUNG = "stayed in one step"
+    START_TIMEOUT = "was not ready in time"
+    REFUSED = "was refused"
+    STOPPED = "was stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a worker process ended.
+
+    Attributes:
+        exit_status: as ``subprocess`` has it, negative for a signal; None when it never ran.
+        detail: the last line of its standard error, or why it was refused.
+    """
+
+    cause: DeathCause
+    exit_status: int | None
+    detail: str
+
+    @property
+    def final(self) -> bool:
+        """True when a restart would not help."""
+        return self.cause is DeathCause.REFUSED or (
+            self.cause is not DeathCause.STOPPED and self.exit_status == BAD_MODEL_STATUS
+        )
+
+    def __str__(self) -> str:
+        detail = f": {self.detail}" if self.detail else ""
+        return f"the worker {self.cause.value} (exit status {self.exit_status}){detail}"

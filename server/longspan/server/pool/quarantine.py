@@ -1,0 +1,75 @@
+"""Which documents are never tried again: two strikes of the same job.
+
+A job strikes when a worker dies while the job is in the running step. The first strike
+accuses everything that ran together; the struck jobs are then run alone, so a second
+death names the guilty one. Strikes belong to jobs, not to documents: workers that are
+killed from outside hit many jobs of a long document once, and none of them twice in a row.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+
+from longspan.server.errors import DocumentQuarantined
+from longspan.server.queue.job import JobId, Subject
+
+
+class Quarantine:
+    """Strikes of live jobs, and a bounded, expiring set of subjects that struck out.
+
+    Args:
+        capacity: subjects kept; the one quarantined or asked for longest ago goes first.
+        ttl_s: how long a subject stays.
+    """
+
+    def __init__(self, *, capacity: int = 1024, ttl_s: float = 3600.0) -> None:
+        self._capacity = capacity
+        self._ttl_s = ttl_s
+        self._suspects: dict[JobId, None] = {}
+        self._until_s: OrderedDict[Subject, float] = OrderedDict()
+
+    @property
+    def suspects(self) -> Collection[JobId]:
+        """Jobs with one strike, oldest first; each must run alone."""
+        return self._suspects.keys()
+
+    def struck(
+        self, in_flight: Mapping[JobId, Subject], running: Collection[JobId], now: float
+    ) -> set[Subject]:
+        """A worker died: strike what ran; return the subjects quarantined by that.
+
+        Args:
+            in_flight: jobs the worker had, and what each is about.
+            running: jobs of its running step, as far as it told. When none of them is
+                still in flight that is old news, and all that was in flight is accused.
+        """
+        accused = [job for job in in_flight if job in running] or list(in_flight)
+        guilty = {in_flight[job] for job in accused if job in self._suspects}
+        self._suspects.update(dict.fromkeys(accused))
+        for subject in guilty:
+            self._lock_up(subject, now)
+        return guilty
+
+    def cleared(self, job_id: JobId) -> None:
+        """The job ended, well or not: its strike is forgotten."""
+        self._suspects.pop(job_id, None)
+
+    def error(self, subject: Subject, now: float) -> DocumentQuarantined | None:
+        """Why a subject is not tried; None when it may be."""
+        until_s = self._until_s.get(subject)
+        if until_s is None:
+            return None
+        if until_s <= now:
+            del self._until_s[subject]
+            return None
+        self._until_s.move_to_end(subject)
+        return DocumentQuarantined(
+            f"document {subject} killed a worker twice; not tried again for {until_s - now:.0f} s"
+        )
+
+    def _lock_up(self, subject: Subject, now: float) -> None:
+        self._until_s[subject] = now + self._ttl_s
+        self._until_s.move_to_end(subject)
+        while len(self._until_s) > self._capacity:
+            self._until_s.popitem(last=False)

@@ -1,0 +1,62 @@
+"""What one worker has been given and has not answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from longspan.server.queue.job import Job, JobId
+
+
+@dataclass(slots=True)
+class Window:
+    """Accounts for one worker process; bounded in tokens and in jobs.
+
+    A cancelled job stays until the worker says that it let go of it.
+
+    Attributes:
+        exclusive: the job that must run alone, while it is here.
+    """
+
+    limit_tokens: int
+    limit_jobs: int
+    tokens: int = 0
+    exclusive: JobId | None = None
+    _jobs: dict[JobId, Job] = field(default_factory=dict)
+
+    def __contains__(self, job_id: object) -> bool:
+        return job_id in self._jobs
+
+    @property
+    def jobs(self) -> Mapping[JobId, Job]:
+        """The jobs, oldest first."""
+        return MappingProxyType(self._jobs)
+
+    @property
+    def open(self) -> bool:
+        """True when one more job may be added; the last one may exceed the limit."""
+        return (
+            self.exclusive is None
+            and self.tokens < self.limit_tokens
+            and len(self._jobs) < self.limit_jobs
+        )
+
+    def add(self, job: Job, *, alone: bool) -> None:
+        """Count a job in."""
+        assert self.open
+        assert not (alone and self._jobs)
+        self._jobs[job.job_id] = job
+        self.tokens += job.cost_tokens
+        if alone:
+            self.exclusive = job.job_id
+
+    def release(self, job_id: JobId) -> bool:
+        """Count a job out; False when it was not here."""
+        job = self._jobs.pop(job_id, None)
+        if job is None:
+            return False
+        self.tokens -= job.cost_tokens
+        if self.exclusive == job_id:
+            self.exclusive = None
+        return True

@@ -1,0 +1,49 @@
+"""What the services work with; put together once, by ``app``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from longspan.server.embedder import Embedder
+from longspan.server.errors import WorkersUnavailable
+from longspan.server.index.indexes import Indexes
+from longspan.server.limits import Limits
+from longspan.server.queue.job import RequestId
+from longspan.server.services.admission import Admission
+from longspan.server.services.intake import Intake
+from longspan.server.store.library import Library
+from longspan.server.upload.desk import UploadDesk
+
+RETRY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Application:
+    """The parts behind the API; ``embedder`` and ``indexes`` are None without a model."""
+
+    limits: Limits
+    admission: Admission
+    library: Library
+    desk: UploadDesk
+    intake: Intake
+    embedder: Embedder | None
+    indexes: Indexes | None
+
+    def require_embedder(self) -> Embedder:
+        """The embedder.
+
+        Raises:
+            WorkersUnavailable: the server runs without a model.
+        """
+        if self.embedder is None:
+            raise WorkersUnavailable(
+                "this server runs without a model: it stores documents and answers nothing",
+                retry_after_s=RETRY_S,
+            )
+        return self.embedder
+
+    def position(self, request_id: RequestId) -> int:
+        """Jobs ahead of a request; 0 when none of its own wait."""
+        if self.embedder is None:
+            return 0
+        return self.embedder.dispatcher.position(request_id) or 0

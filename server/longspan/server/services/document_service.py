@@ -1,0 +1,124 @@
+"""DocumentService: upload, look, list, read, delete."""
+
+from __future__ import annotations
+
+from longspan.server.aio import while_running
+from longspan.server.errors import InvalidRequest
+from longspan.server.identity import DocumentId
+from longspan.server.index.growth import Growth
+from longspan.server.queue.job import Priority
+from longspan.server.queue.request import RequestStats
+from longspan.server.services import translate
+from longspan.server.services.admission import Call
+from longspan.server.services.application import Application
+from longspan.server.services.progressing import Progressing
+from longspan.server.services.wire import Context, Inbox, Outbox
+from longspan.server.store.records import StoredDocument
+from longspan.v1 import document_service_pb2 as pb
+from longspan.v1 import document_service_pb2_grpc
+
+DEFAULT_PAGE = 100
+
+
+class DocumentService(document_service_pb2_grpc.DocumentServiceServicer):
+    """Translates calls; the work is done by intake, library and indexes."""
+
+    def __init__(self, application: Application) -> None:
+        self._app = application
+
+    async def Upload(  # type: ignore[override]  # a coroutine, not a generator
+        self, request_iterator: object, context: Context
+    ) -> None:
+        """Stream one document up."""
+        with self._app.admission.enter(context) as call:
+            inbox = Inbox(context, pb.UploadRequest, wait_s=self._app.limits.chunk_wait_s)
+            outbox = Outbox(context, pb.UploadResponse)
+            progress = Progressing(lambda: self._app.position(call.request_id))
+            document = await while_running(
+                self._upload(call, inbox, outbox, progress), progress.keep_reporting(outbox)
+            )
+            await progress.report(outbox)
+            await outbox.send(stored=pb.Stored(document=translate.document(document)))
+
+    async def GetDocument(
+        self, request: pb.GetDocumentRequest, context: Context
+    ) -> pb.GetDocumentResponse:
+        """Describe one document."""
+        with self._app.admission.enter(context) as call:
+            document = await self._app.library.document(
+                call.tenant, DocumentId(request.document_id)
+            )
+            return pb.GetDocumentResponse(document=translate.document(document))
+
+    async def ListDocuments(
+        self, request: pb.ListDocumentsRequest, context: Context
+    ) -> pb.ListDocumentsResponse:
+        """List the caller's documents, newest first."""
+        with self._app.admission.enter(context) as call:
+            size = request.page_size or DEFAULT_PAGE
+            if not 1 <= size <= self._app.limits.list_page:
+                raise InvalidRequest(
+                    f"must be between 1 and {self._app.limits.list_page}", field="page_size"
+                )
+            after = DocumentId(request.page_token) if request.page_token else None
+            found = await self._app.library.documents(call.tenant, limit=size + 1, after=after)
+            page = found[:size]
+            return pb.ListDocumentsResponse(
+                documents=[translate.document(document) for document in page],
+                next_page_token=page[-1].document_id if len(found) > size else "",
+            )
+
+    async def DeleteDocument(
+        self, request: pb.DeleteDocumentRequest, context: Context
+    ) -> pb.DeleteDocumentResponse:
+        """Delete one document and everything derived from it."""
+        with self._app.admission.enter(context) as call:
+            document_id = DocumentId(request.document_id)
+            await self._app.library.delete(call.tenant, document_id)
+            if self._app.indexes is not None:
+                self._app.indexes.forget(document_id)
+            return pb.DeleteDocumentResponse()
+
+    async def ReadDocument(  # type: ignore[override]
+        self, request: pb.ReadDocumentRequest, context: Context
+    ) -> None:
+        """Read a byte range of one document."""
+        with self._app.admission.enter(context) as call:
+            document = await self._app.library.document(
+                call.tenant, DocumentId(request.document_id)
+            )
+            start, end = _range(request, document.size_bytes)
+            growth = Growth.of_complete(self._app.library.vault.content(document))
+            try:
+                while start < end:
+                    data = growth.read(start, min(self._app.limits.read_bytes, end - start))
+                    await context.write(pb.ReadDocumentResponse(offset=start, data=data))
+                    start += len(data)
+            finally:
+                growth.close()
+
+    async def _upload(
+        self, call: Call, inbox: Inbox[pb.UploadRequest], outbox: Outbox, progress: Progressing
+    ) -> StoredDocument:
+        first = await inbox.read()
+        if first is None or first.WhichOneof("part") != "header":
+            raise InvalidRequest("the first message must be a header", field="part")
+        header, stats = translate.header(first.header), RequestStats()
+        async with self._app.intake.upload(
+            call, header, Priority.NORMAL, inbox, outbox, progress, stats
+        ) as (document, build):
+            if self._app.indexes is None:
+                return document
+            indexed = await self._app.intake.index(
+                call, document, Priority.NORMAL, build, progress, stats
+            )
+            return indexed.document
+
+
+def _range(request: pb.ReadDocumentRequest, size_bytes: int) -> tuple[int, int]:
+    start, end = request.span.start, request.span.end or size_bytes
+    if not 0 <= start <= end <= size_bytes:
+        raise InvalidRequest(
+            f"[{start}, {end}) is not within the document's {size_bytes} bytes", field="span"
+        )
+    return start, end

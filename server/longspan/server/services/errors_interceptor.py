@@ -1,0 +1,64 @@
+"""The RPC edge: every exception leaves as a rich status, none as a traceback."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from grpc_status import rpc_status
+
+from longspan.server.errors import LongspanError
+from longspan.server.services.statuses import fault_status, to_status
+
+log = logging.getLogger(__name__)
+
+Behaviour = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
+
+
+class ErrorsInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps handlers written as coroutines that read and write through the context."""
+
+    async def intercept_service(
+        self, continuation: Any, handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        """Replace the handler's behaviour by a guarded one."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or not method.startswith("/longspan."):
+            return handler
+        make, behaviour = _kind(handler)
+        return make(
+            _guard(behaviour, method),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+
+def _kind(handler: Any) -> tuple[Callable[..., Any], Behaviour]:
+    if handler.unary_unary:
+        return grpc.unary_unary_rpc_method_handler, handler.unary_unary
+    if handler.unary_stream:
+        return grpc.unary_stream_rpc_method_handler, handler.unary_stream
+    assert handler.stream_stream
+    return grpc.stream_stream_rpc_method_handler, handler.stream_stream
+
+
+def _guard(behaviour: Behaviour, method: str) -> Behaviour:
+    async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            return await behaviour(request, context)
+        except asyncio.CancelledError:
+            raise
+        except LongspanError as error:
+            status = to_status(error)
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            error_id, status = fault_status()
+            log.exception("%s failed, error id %s", method, error_id)
+        await context.abort_with_status(rpc_status.to_status(status))
+
+    return guarded

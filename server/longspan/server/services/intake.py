@@ -1,0 +1,129 @@
+"""From a header to a stored, indexed document; serves Upload and Analyze alike."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from longspan.server.index.indexes import Indexes
+from longspan.server.index.passage_index import PassageIndex
+from longspan.server.index.running import RunningBuild
+from longspan.server.limits import Limits
+from longspan.server.queue.job import Priority, Subject
+from longspan.server.queue.request import RequestInfo, RequestStats
+from longspan.server.services.admission import Call
+from longspan.server.services.progressing import Progressing
+from longspan.server.services.reception import Reception, accepted
+from longspan.server.services.wire import Inbox, Outbox
+from longspan.server.store.records import StoredDocument
+from longspan.server.upload.desk import Header, UploadDesk
+from longspan.server.upload.session import ReceivingSession, Session
+from longspan.v1 import document_pb2
+
+BYTES_PER_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Indexed:
+    """A document that is ready to be asked."""
+
+    document: StoredDocument
+    index: PassageIndex
+    cached: bool
+
+
+class Intake:
+    """Takes documents in and finds or builds their indexes.
+
+    Args:
+        indexes: None when the server runs without a model: documents are kept unindexed.
+    """
+
+    def __init__(self, desk: UploadDesk, indexes: Indexes | None, limits: Limits) -> None:
+        self._desk = desk
+        self._indexes = indexes
+        self._limits = limits
+
+    @asynccontextmanager
+    async def upload(
+        self,
+        call: Call,
+        header: Header,
+        priority: Priority,
+        inbox: Inbox[Any],
+        outbox: Outbox,
+        progress: Progressing,
+        stats: RequestStats,
+    ) -> AsyncIterator[tuple[StoredDocument, RunningBuild | None]]:
+        """Receive one document; the build behind it runs as long as the block does."""
+        async with self._desk.session(call.tenant, header) as (session, hold):
+            progress.session = session
+            progress.total_bytes = session.upload.declared_bytes or 0
+            async with self._following(call, session, priority, stats) as build:
+                progress.build = build
+                await outbox.send(accepted=accepted(session, self._limits.chunk_bytes))
+                reception = Reception(session, hold, lambda ack: outbox.send(ack=ack), build)
+                progress.acknowledge = reception.acknowledge
+                document = await reception.receive(inbox.read_unless_lost)
+                progress.received(document)
+                yield document, build
+
+    async def index(
+        self,
+        call: Call,
+        document: StoredDocument,
+        priority: Priority,
+        build: RunningBuild | None,
+        progress: Progressing,
+        stats: RequestStats,
+    ) -> Indexed:
+        """The index of a stored document: found, finished, or built now."""
+        assert self._indexes is not None
+        progress.stage = document_pb2.STAGE_INDEXING
+        index = await self._indexes.find(document)
+        if index is not None:
+            progress.found(document, len(index))
+            return Indexed(document, index, cached=True)
+        if build is not None:
+            index = await build.result()
+        else:
+            request = _request(call, document.document_id, document.size_bytes, priority, stats)
+            async with self._indexes.join(document, request) as running:
+                progress.build = running
+                index = await running.result()
+        document = await self._indexes.keep(document, index)
+        return Indexed(document, index, cached=False)
+
+    @asynccontextmanager
+    async def _following(
+        self, call: Call, session: Session, priority: Priority, stats: RequestStats
+    ) -> AsyncIterator[RunningBuild | None]:
+        if self._indexes is None or not isinstance(session, ReceivingSession):
+            yield None
+            return
+        upload = session.upload
+        size_bytes = upload.declared_bytes or self._limits.document_bytes
+        request = _request(call, upload.upload_id, size_bytes, priority, stats)
+        build = self._indexes.follow(session.watch(), request)
+        try:
+            yield build
+        finally:
+            await build.release()
+
+
+def _request(
+    call: Call, subject: str, size_bytes: int, priority: Priority, stats: RequestStats
+) -> RequestInfo:
+    return RequestInfo(
+        request_id=call.request_id,
+        tenant=call.tenant,
+        priority=priority,
+        tokens=max(size_bytes // BYTES_PER_TOKEN, 1),
+        # A shared build outlives the caller who began it; each caller's own deadline ends
+        # its call, and the last one to leave stops the build.
+        deadline_s=None,
+        subject=Subject(subject),
+        stats=stats,
+    )

@@ -1,0 +1,86 @@
+"""The receiving half of Upload and Analyze: the same conversation, other envelopes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from longspan.server.errors import InvalidRequest, UploadIncomplete
+from longspan.server.index.running import RunningBuild
+from longspan.server.store.records import StoredDocument
+from longspan.server.upload.desk import Hold
+from longspan.server.upload.session import Session
+from longspan.v1 import upload_pb2
+
+ACK_BYTES = 256 << 10
+
+
+class Part(Protocol):
+    """A client message after the header."""
+
+    @property
+    def chunk(self) -> upload_pb2.Chunk: ...
+    @property
+    def commit(self) -> upload_pb2.Commit: ...
+    def WhichOneof(self, oneof_group: str) -> str | None: ...
+
+
+@dataclass(slots=True)
+class Reception:
+    """Takes parts until the commit, acknowledges what is kept.
+
+    Attributes:
+        session: the upload.
+        hold: this stream's claim on it.
+        ack: sends one Ack.
+        build: the index being built behind the bytes, if there is an encoder.
+    """
+
+    session: Session
+    hold: Hold
+    ack: Callable[[upload_pb2.Ack], Awaitable[None]]
+    build: RunningBuild | None = None
+    _acknowledged: int = field(default=0)
+
+    async def receive(self, read: Callable[[Hold], Awaitable[Part | None]]) -> StoredDocument:
+        """Everything up to the commit.
+
+        Raises:
+            UploadIncomplete: the stream ended before; the upload can be resumed.
+            LongspanError: a part was refused, or the index cannot be built.
+        """
+        self._acknowledged = self.session.committed_bytes
+        while (part := await read(self.hold)) is not None:
+            match part.WhichOneof("part"):
+                case "chunk":
+                    await self._take(part.chunk)
+                case "commit":
+                    commit = part.commit
+                    return await self.session.commit(commit.length, commit.sha256)
+                case _:
+                    raise InvalidRequest("expected a chunk or a commit", field="part")
+        raise UploadIncomplete(self.session.upload.upload_id, self.session.committed_bytes)
+
+    async def acknowledge(self) -> None:
+        """Tell the client what is kept, if it does not know yet."""
+        committed = self.session.committed_bytes
+        if committed > self._acknowledged:
+            self._acknowledged = committed
+            await self.ack(upload_pb2.Ack(committed_bytes=committed))
+
+    async def _take(self, chunk: upload_pb2.Chunk) -> None:
+        if self.build is not None:
+            self.build.check()
+        await self.session.chunk(chunk.offset, chunk.data)
+        if self.session.committed_bytes - self._acknowledged >= ACK_BYTES:
+            await self.acknowledge()
+
+
+def accepted(session: Session, max_chunk_bytes: int) -> upload_pb2.Accepted:
+    """The first answer of an upload."""
+    return upload_pb2.Accepted(
+        upload_id=session.upload.upload_id,
+        committed_bytes=session.committed_bytes,
+        max_chunk_bytes=max_chunk_bytes,
+    )

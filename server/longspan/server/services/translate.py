@@ -1,0 +1,108 @@
+"""Domain values to protobuf and back."""
+
+from __future__ import annotations
+
+from google.protobuf import duration_pb2, timestamp_pb2
+from longspan.server.text.spans import Span
+
+from longspan.server.errors import InvalidRequest
+from longspan.server.identity import UploadId
+from longspan.server.queue.job import Priority
+from longspan.server.store.records import StoredDocument
+from longspan.server.tasks.answer import Citation
+from longspan.server.tasks.task import (
+    DEFAULT_CITATIONS,
+    DEFAULT_SENTENCES,
+    Ask,
+    Prompt,
+    Summarize,
+    Task,
+)
+from longspan.server.upload.desk import Header
+from longspan.v1 import document_pb2, inference_service_pb2, upload_pb2
+
+_PRIORITIES = {
+    inference_service_pb2.PRIORITY_UNSPECIFIED: Priority.NORMAL,
+    inference_service_pb2.PRIORITY_BATCH: Priority.BATCH,
+    inference_service_pb2.PRIORITY_NORMAL: Priority.NORMAL,
+    inference_service_pb2.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
+}
+
+
+def document(record: StoredDocument) -> document_pb2.Document:
+    """A stored document as callers see it."""
+    created = timestamp_pb2.Timestamp()
+    created.FromMicroseconds(int(record.created_s * 1e6))
+    return document_pb2.Document(
+        document_id=record.document_id,
+        title=record.title,
+        media_type=record.media_type,
+        size_bytes=record.size_bytes,
+        size_chars=record.size_chars,
+        sha256=record.sha256,
+        tokens=record.tokens,
+        passages=record.passages,
+        create_time=created,
+    )
+
+
+def span(value: Span) -> document_pb2.ByteSpan:
+    """A byte range."""
+    return document_pb2.ByteSpan(start=value.start, end=value.end)
+
+
+def duration(seconds: float) -> duration_pb2.Duration:
+    """A length of time."""
+    value = duration_pb2.Duration()
+    value.FromMicroseconds(int(seconds * 1e6))
+    return value
+
+
+def citation(value: Citation) -> inference_service_pb2.Citation:
+    """A verified quotation."""
+    return inference_service_pb2.Citation(
+        index=value.index,
+        document_id=value.document_id,
+        span=span(value.span),
+        quote=value.quote,
+        passage=span(value.passage),
+        score=value.score,
+    )
+
+
+def header(message: upload_pb2.UploadHeader) -> Header:
+    """How the client opens an upload."""
+    return Header(
+        upload_id=UploadId(message.upload_id),
+        title=message.title,
+        media_type=message.media_type or "text/plain",
+        declared_bytes=message.declared_bytes if message.HasField("declared_bytes") else None,
+    )
+
+
+def task(message: inference_service_pb2.Task) -> Task:
+    """The task named by the client; zero counts mean the defaults.
+
+    Raises:
+        InvalidRequest: no task is named.
+    """
+    match message.WhichOneof("kind"):
+        case "ask":
+            return Ask(message.ask.question, message.ask.max_citations or DEFAULT_CITATIONS)
+        case "summarize":
+            return Summarize(message.summarize.max_sentences or DEFAULT_SENTENCES)
+        case "prompt":
+            return Prompt(message.prompt.text)
+        case _:
+            raise InvalidRequest("name one of ask, summarize, prompt", field="task")
+
+
+def priority(message: inference_service_pb2.Task) -> Priority:
+    """The task's priority.
+
+    Raises:
+        InvalidRequest: the number means nothing.
+    """
+    if message.priority not in _PRIORITIES:
+        raise InvalidRequest(f"unknown priority {message.priority}", field="task.priority")
+    return _PRIORITIES[message.priority]

@@ -1,0 +1,73 @@
+"""One call's two directions, with bounds on both."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import grpc
+
+from longspan.server.errors import DeadlineExceeded, UploadBusy
+from longspan.server.upload.desk import Hold
+
+Request = TypeVar("Request")
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Inbox(Generic[Request]):
+    """Reads the client's messages, never waiting for ever."""
+
+    def __init__(self, context: Context, request: type[Request], *, wait_s: float) -> None:
+        self._context = context
+        self._type = request
+        self._wait_s = wait_s
+
+    async def read(self) -> Request | None:
+        """The next message; None when the client sends no more, or is gone.
+
+        Raises:
+            DeadlineExceeded: nothing came for too long.
+        """
+        try:
+            async with asyncio.timeout(self._wait_s):
+                message = await self._context.read()
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"nothing was sent for {self._wait_s:g} s") from error
+        return message if isinstance(message, self._type) else None
+
+    async def read_unless_lost(self, hold: Hold) -> Request | None:
+        """Like ``read``, but give way to a newer stream of the same upload.
+
+        Raises:
+            UploadBusy: the newer stream is there.
+        """
+        reading = asyncio.ensure_future(self.read())
+        losing = asyncio.ensure_future(hold.lost.wait())
+        try:
+            await asyncio.wait({reading, losing}, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                raise UploadBusy("a newer stream sends this upload")
+            return reading.result()
+        finally:
+            reading.cancel()
+            losing.cancel()
+
+
+class Outbox:
+    """Writes events one at a time, whoever sends them.
+
+    Args:
+        context: the call.
+        response: the response message; each kind of event is one of its fields.
+    """
+
+    def __init__(self, context: Context, response: Callable[..., Any]) -> None:
+        self._context = context
+        self._response = response
+        self._lock = asyncio.Lock()
+
+    async def send(self, **event: Any) -> None:
+        """Send one event, as in ``send(ack=...)``; waits while the client does not read."""
+        async with self._lock:
+            await self._context.write(self._response(**event))

@@ -1,0 +1,132 @@
+"""Documents and open uploads, in SQLite.
+
+Every method blocks for one short transaction; ``AsyncCatalog`` runs them on the one
+thread that owns the connection.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from longspan.server.identity import DocumentId, Tenant, UploadId
+from longspan.server.store.records import OpenUpload, StoredDocument
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS documents (
+    document_id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    title TEXT NOT NULL,
+    media_type TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    size_chars INTEGER NOT NULL,
+    sha256 TEXT NOT NULL,
+    tokens INTEGER NOT NULL,
+    passages INTEGER NOT NULL,
+    created_s REAL NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS newest ON documents (tenant, created_s DESC, document_id);
+CREATE TABLE IF NOT EXISTS uploads (
+    upload_id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    title TEXT NOT NULL,
+    media_type TEXT NOT NULL,
+    declared_bytes INTEGER,
+    touched_s REAL NOT NULL,
+    document_id TEXT
+) STRICT;
+"""
+
+
+class Catalog:
+    """The tables, and the questions asked of them."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
+
+    def put_document(self, document: StoredDocument) -> StoredDocument:
+        """Add a document; the same bytes uploaded again keep their row and take a new title."""
+        self._db.execute(
+            "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (document_id) DO UPDATE SET "
+            "title = excluded.title, media_type = excluded.media_type",
+            _values(document),
+        )
+        found = self.document(document.tenant, document.document_id)
+        assert found is not None
+        return found
+
+    def document(self, tenant: Tenant, document_id: DocumentId) -> StoredDocument | None:
+        """One document of this tenant."""
+        row = self._db.execute(
+            "SELECT * FROM documents WHERE document_id = ? AND tenant = ?", (document_id, tenant)
+        ).fetchone()
+        return None if row is None else StoredDocument(*row)
+
+    def documents(
+        self, tenant: Tenant, *, limit: int, after: DocumentId | None
+    ) -> list[StoredDocument]:
+        """At most ``limit`` documents, newest first, those behind ``after``."""
+        rows = self._db.execute(
+            "SELECT * FROM documents WHERE tenant = :tenant AND (:after IS NULL OR "
+            "(-created_s, document_id) > (SELECT -created_s, document_id FROM documents "
+            "WHERE document_id = :after AND tenant = :tenant)) "
+            "ORDER BY created_s DESC, document_id LIMIT :limit",
+            {"tenant": tenant, "after": after, "limit": limit},
+        )
+        return [StoredDocument(*row) for row in rows]
+
+    def set_indexed(self, document_id: DocumentId, *, tokens: int, passages: int) -> None:
+        """Note what the index holds."""
+        self._db.execute(
+            "UPDATE documents SET tokens = ?, passages = ? WHERE document_id = ?",
+            (tokens, passages, document_id),
+        )
+
+    def delete_document(self, tenant: Tenant, document_id: DocumentId) -> bool:
+        """Remove a document and the uploads that led to it; False if there is none."""
+        cursor = self._db.execute(
+            "DELETE FROM documents WHERE document_id = ? AND tenant = ?", (document_id, tenant)
+        )
+        self._db.execute(
+            "DELETE FROM uploads WHERE document_id = ? AND tenant = ?", (document_id, tenant)
+        )
+        return cursor.rowcount > 0
+
+    def put_upload(self, upload: OpenUpload) -> None:
+        """Add or replace an upload."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?)", _values(upload)
+        )
+
+    def upload(self, tenant: Tenant, upload_id: UploadId) -> OpenUpload | None:
+        """One upload of this tenant."""
+        row = self._db.execute(
+            "SELECT * FROM uploads WHERE upload_id = ? AND tenant = ?", (upload_id, tenant)
+        ).fetchone()
+        return None if row is None else OpenUpload(*row)
+
+    def delete_upload(self, upload_id: UploadId) -> None:
+        """Forget an upload."""
+        self._db.execute("DELETE FROM uploads WHERE upload_id = ?", (upload_id,))
+
+    def uploads(self, *, touched_before_s: float) -> list[OpenUpload]:
+        """Uploads that nobody has touched since."""
+        rows = self._db.execute("SELECT * FROM uploads WHERE touched_s < ?", (touched_before_s,))
+        return [OpenUpload(*row) for row in rows]
+
+    def count_uploads(self) -> int:
+        """Uploads that are not stored yet."""
+        row = self._db.execute("SELECT count(*) FROM uploads WHERE document_id IS NULL").fetchone()
+        return int(row[0])
+
+
+def _values(record: StoredDocument | OpenUpload) -> tuple[object, ...]:
+    return tuple(getattr(record, name) for name in record.__slots__)

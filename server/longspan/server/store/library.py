@@ -1,0 +1,183 @@
+"""The documents and open uploads of all tenants: catalog and files kept in step."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import ParamSpec, Self, TypeVar
+
+from longspan.server.aio import in_thread
+from longspan.server.errors import DocumentMissing, UploadMissing, disk_full
+from longspan.server.identity import DocumentId, Tenant, UploadId, document_id, new_upload_id
+from longspan.server.store.catalog import Catalog
+from longspan.server.store.records import OpenUpload, StoredDocument
+from longspan.server.store.vault import Vault
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Library:
+    """Asynchronous face of catalog and vault; one thread does all the work."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.vault = Vault(data_dir)
+        self._catalog = Catalog(self.vault.catalog)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="library")
+
+    async def __aenter__(self) -> Self:
+        await self._run(self._recover)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._run(self._catalog.close)
+        self._thread.shutdown()
+        self.vault.close()
+
+    async def open_upload(
+        self, tenant: Tenant, *, title: str, media_type: str, declared_bytes: int | None
+    ) -> OpenUpload:
+        """Register a new upload."""
+        upload = OpenUpload(
+            new_upload_id(), tenant, title, media_type, declared_bytes, time.time(), None
+        )
+        await self._run(self._catalog.put_upload, upload)
+        return upload
+
+    async def find_upload(self, tenant: Tenant, upload_id: UploadId) -> OpenUpload:
+        """An upload to resume.
+
+        Raises:
+            UploadMissing: this tenant has none of this id.
+        """
+        upload = await self._run(self._catalog.upload, tenant, upload_id)
+        if upload is None:
+            raise UploadMissing(f"no open upload {upload_id}: start a new one")
+        return upload
+
+    async def touch(self, upload: OpenUpload) -> None:
+        """Renew an upload's lease."""
+        await self._run(self._catalog.put_upload, replace(upload, touched_s=time.time()))
+
+    async def keep(
+        self, upload: OpenUpload, *, size_bytes: int, size_chars: int, sha256: str
+    ) -> StoredDocument:
+        """Turn a verified upload into a document."""
+        document = StoredDocument(
+            document_id(upload.tenant, sha256),
+            upload.tenant,
+            upload.title,
+            upload.media_type,
+            size_bytes,
+            size_chars,
+            sha256,
+            tokens=0,
+            passages=0,
+            created_s=time.time(),
+        )
+        return await self._run(self._keep, upload, document)
+
+    async def discard_upload(self, upload_id: UploadId) -> None:
+        """Forget an upload and remove its file."""
+        await self._run(self._discard_upload, upload_id)
+
+    async def document(self, tenant: Tenant, document_id: DocumentId) -> StoredDocument:
+        """A stored document.
+
+        Raises:
+            DocumentMissing: this tenant has none of this id.
+        """
+        document = await self._run(self._catalog.document, tenant, document_id)
+        if document is None:
+            raise DocumentMissing(f"no document {document_id}")
+        return document
+
+    async def documents(
+        self, tenant: Tenant, *, limit: int, after: DocumentId | None
+    ) -> list[StoredDocument]:
+        """At most ``limit`` documents, newest first."""
+        return await self._run(self._catalog.documents, tenant, limit=limit, after=after)
+
+    async def set_indexed(
+        self, document: StoredDocument, *, tokens: int, passages: int
+    ) -> StoredDocument:
+        """Note what the index holds; return the row as it is now."""
+        await self._run(
+            self._catalog.set_indexed, document.document_id, tokens=tokens, passages=passages
+        )
+        return replace(document, tokens=tokens, passages=passages)
+
+    async def delete(self, tenant: Tenant, document_id: DocumentId) -> None:
+        """Remove a document and everything derived from it.
+
+        Raises:
+            DocumentMissing: this tenant has none of this id.
+        """
+        document = await self.document(tenant, document_id)
+        await self._run(self._delete, document)
+
+    async def expire_uploads(self, lease_s: float) -> int:
+        """Remove uploads that nobody has touched for ``lease_s``; return how many."""
+        return await self._run(self._expire, time.time() - lease_s)
+
+    async def count_uploads(self) -> int:
+        """Uploads that are open and not stored yet."""
+        return await self._run(self._catalog.count_uploads)
+
+    async def _run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await in_thread(self._thread, lambda: call(*args, **kwargs))
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise disk_full() from error
+            raise
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise disk_full() from error
+            raise
+
+    def _keep(self, upload: OpenUpload, document: StoredDocument) -> StoredDocument:
+        # Rows first: a crash before the rename leaves what ``_recover`` needs to finish it.
+        kept = self._catalog.put_document(document)
+        self._catalog.put_upload(
+            replace(upload, touched_s=time.time(), document_id=document.document_id)
+        )
+        self.vault.keep(upload.upload_id, document)
+        return kept
+
+    def _discard_upload(self, upload_id: UploadId) -> None:
+        self._catalog.delete_upload(upload_id)
+        self.vault.discard_spool(upload_id)
+
+    def _delete(self, document: StoredDocument) -> None:
+        self._catalog.delete_document(document.tenant, document.document_id)
+        self.vault.discard(document)
+
+    def _expire(self, touched_before_s: float) -> int:
+        expired = self._catalog.uploads(touched_before_s=touched_before_s)
+        for upload in expired:
+            self._discard_upload(upload.upload_id)
+        return len(expired)
+
+    def _recover(self) -> None:
+        known = {
+            upload.upload_id: upload for upload in self._catalog.uploads(touched_before_s=1e18)
+        }
+        for upload_id in self.vault.spools():
+            upload = known.get(upload_id)
+            if upload is None:
+                self.vault.discard_spool(upload_id)
+            elif upload.document_id is not None:
+                self._finish_keeping(upload, upload.document_id)
+
+    def _finish_keeping(self, upload: OpenUpload, document_id: DocumentId) -> None:
+        document = self._catalog.document(upload.tenant, document_id)
+        if document is None:
+            self.vault.discard_spool(upload.upload_id)
+        else:
+            self.vault.keep(upload.upload_id, document)

@@ -1,0 +1,36 @@
+"""What an answer is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from longspan.server.text.spans import Span
+
+from longspan.server.identity import DocumentId
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """The next piece of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A quotation that equals the document's bytes at ``span``."""
+
+    index: int
+    document_id: DocumentId
+    span: Span
+    quote: str
+    passage: Span
+    score: float
+
+
+AnswerEvent = TextDelta | Citation
+
+
+def line_with_citation(citation: Citation) -> TextDelta:
+    """The quotation as one line of the answer, with its number."""
+    return TextDelta(f"“{' '.join(citation.quote.split())}” [{citation.index}]\n")

@@ -1,0 +1,65 @@
+"""Sentences of chosen passages, embedded so that they can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from longspan.server.text.spans import Span
+from numpy.typing import NDArray
+
+from longspan.server.embedder import Embedder
+from longspan.server.queue.request import RequestInfo
+from longspan.server.tasks.content import Content
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One passage of one of the request's documents."""
+
+    content: Content
+    passage: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence of a place."""
+
+    place: Place
+    span: Span
+    text: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Sentences and their vectors, [sentences, dimension].
+
+    Attributes:
+        tokens: what embedding them cost.
+    """
+
+    sentences: list[Sentence]
+    ids: list[NDArray[np.uint32]]
+    vectors: NDArray[np.float32]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all sentences."""
+        return sum(len(ids) for ids in self.ids)
+
+
+async def embed_sentences(
+    places: Sequence[Place], embedder: Embedder, request: RequestInfo
+) -> Candidates:
+    """Read, tokenise and embed the sentences of ``places``."""
+    sentences = [
+        Sentence(place, span, place.content.text(span))
+        for place in places
+        for span in place.content.index.sentence_spans(place.passage)
+    ]
+    ids = await embedder.tokenise([sentence.text for sentence in sentences])
+    known = [number for number, tokens in enumerate(ids) if len(tokens)]
+    kept_ids = [ids[number] for number in known]
+    vectors = await embedder.encode(kept_ids, request, 0)
+    return Candidates([sentences[number] for number in known], kept_ids, vectors)

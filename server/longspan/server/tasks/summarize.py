@@ -1,0 +1,62 @@
+"""Picks the sentences a document is mostly about, in its own order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from longspan.server.embedder import Embedder
+from longspan.server.queue.request import RequestInfo
+from longspan.server.tasks.answer import AnswerEvent, line_with_citation
+from longspan.server.tasks.candidates import Candidates, Place, embed_sentences
+from longspan.server.tasks.content import Content
+from longspan.server.tasks.ranking import central, diverse
+
+PASSAGES_PER_SENTENCE = 2
+# A heading or a table row alone says little.
+SHORT_TOKENS = 8
+SHORT_PENALTY = 0.3
+
+
+@dataclass(slots=True)
+class Summarized:
+    """Runs one summary; ``task_tokens`` is what it has cost so far."""
+
+    embedder: Embedder
+    request: RequestInfo
+    max_sentences: int
+    task_tokens: int = 0
+
+    async def answer(self, contents: Sequence[Content]) -> AsyncIterator[AnswerEvent]:
+        """Yield each citation after the line that quotes it."""
+        places = self._salient_passages(contents)
+        if not places:
+            return
+        candidates = await embed_sentences(places, self.embedder, self.request)
+        self.task_tokens += candidates.tokens
+        for index, (number, score) in enumerate(self._salient(candidates), start=1):
+            sentence = candidates.sentences[number]
+            place = sentence.place
+            citation = place.content.cite(index, sentence.text, sentence.span, place.passage, score)
+            yield line_with_citation(citation)
+            yield citation
+
+    def _salient_passages(self, contents: Sequence[Content]) -> list[Place]:
+        per_document = -(-PASSAGES_PER_SENTENCE * self.max_sentences // max(len(contents), 1))
+        return [
+            Place(content, passage)
+            for content in contents
+            if len(content.index)
+            for passage in sorted(
+                diverse(central(content.index.vectors), content.index.vectors, per_document)
+            )
+        ]
+
+    def _salient(self, candidates: Candidates) -> list[tuple[int, float]]:
+        scores = central(candidates.vectors)
+        lengths = np.array([len(ids) for ids in candidates.ids])
+        scores = scores - SHORT_PENALTY * (lengths < SHORT_TOKENS)
+        chosen = diverse(scores, candidates.vectors, self.max_sentences)
+        return [(number, float(scores[number])) for number in sorted(chosen)]

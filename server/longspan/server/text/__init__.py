@@ -1,0 +1,1 @@
+"""From bytes to passages: exact under any chunking, linear in the length."""

@@ -1,0 +1,1 @@
+"""Receiving one document: the state machine, the spool file, the session."""

@@ -1,0 +1,85 @@
+"""A real server in this process: real sockets, real worker processes, checked accounts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from longspan.server.app import Server, running_server
+from longspan.server.config import Config
+from longspan.v1 import document_service_pb2_grpc, inference_service_pb2_grpc
+
+SETTLE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Serving:
+    """The server under test and a channel to it."""
+
+    server: Server
+    channel: grpc.aio.Channel
+    config: Config
+
+    @property
+    def target(self) -> str:
+        """Where it listens."""
+        return f"127.0.0.1:{self.server.port}"
+
+    @property
+    def documents(self) -> document_service_pb2_grpc.DocumentServiceAsyncStub:
+        """A raw stub, for calls that no well-behaved client makes."""
+        return document_service_pb2_grpc.DocumentServiceStub(self.channel)  # type: ignore[return-value]
+
+    @property
+    def inference(self) -> inference_service_pb2_grpc.InferenceServiceAsyncStub:
+        """A raw stub."""
+        return inference_service_pb2_grpc.InferenceServiceStub(self.channel)  # type: ignore[return-value]
+
+    async def settled(self) -> None:
+        """Wait until nothing runs, then check that nothing was left behind.
+
+        Raises:
+            AssertionError: a stream, build, job, sequence or file leaked.
+        """
+        deadline = asyncio.get_running_loop().time() + SETTLE_S
+        while problems := await leaks(self.server):
+            assert asyncio.get_running_loop().time() < deadline, f"leaked: {problems}"
+            await asyncio.sleep(0.02)
+
+
+async def leaks(server: Server) -> dict[str, object]:
+    """Everything that should be zero when no call runs."""
+    app = server.application
+    counts: dict[str, object] = {
+        "calls": app.admission.active,
+        "upload streams": app.desk.streams,
+        "spool files without an upload": len(app.library.vault.spools())
+        - await app.library.count_uploads(),
+    }
+    if app.indexes is not None:
+        counts["builds"] = app.indexes.builds
+    if app.embedder is not None:
+        stats = app.embedder.dispatcher.stats()
+        counts["queued jobs"] = stats.queued_jobs
+        counts["callers"] = stats.waiting
+        counts["jobs in flight"] = sum(worker.jobs for worker in stats.in_flight)
+    return {name: count for name, count in counts.items() if count}
+
+
+@asynccontextmanager
+async def serving(data_dir: Path, **settings: Any) -> AsyncIterator[Serving]:
+    """Run a server on a free port; leaks are checked before it stops."""
+    settings = {"listen": "127.0.0.1:0", "data_dir": data_dir, "drain_s": 2.0, **settings}
+    config = Config(**settings, _cli_parse_args=False)  # type: ignore[call-arg]
+    async with running_server(config) as server:
+        options = [("grpc.max_send_message_length", 8 << 20)]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options) as channel:
+            running = Serving(server, channel, config)
+            yield running
+            await running.settled()
