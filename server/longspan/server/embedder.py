@@ -17,7 +17,7 @@ from longspan.server.queue.dispatcher import Dispatcher
 from longspan.server.queue.request import RequestInfo
 
 SPECIAL_TOKENS = 2
-PASSAGE_TOKENS = 128
+PASSAGE_TOKENS = 160
 
 
 class Embedder:

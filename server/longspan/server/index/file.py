@@ -18,8 +18,8 @@ from safetensors.numpy import save_file
 
 from longspan.server.index.passage_index import PassageIndex
 
-LAYOUT = "2"
-_ARRAYS = ("spans", "sentences", "first_sentence", "ids", "first_token", "vectors")
+LAYOUT = "1"
+_ARRAYS = ("spans", "sentences", "first_sentence", "terms", "first_term", "vectors")
 
 
 def save(path: Path, index: PassageIndex) -> None:

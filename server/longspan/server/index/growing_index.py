@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from longspan.server.text.passages import Passage
 from numpy.typing import NDArray
 
 from longspan.server.index.passage_index import PassageIndex
+from longspan.server.text.passages import Passage
 
 
 class GrowingIndex:
@@ -62,8 +62,8 @@ class GrowingIndex:
             spans=_pairs([passage.span for passage in self._passages]),
             sentences=_pairs(sentences),
             first_sentence=_starts([len(passage.sentences) for passage in self._passages]),
-            ids=np.concatenate([np.zeros(0, np.uint32), *(p.ids for p in self._passages)]),
-            first_token=_starts([len(passage.ids) for passage in self._passages]),
+            terms=np.concatenate([np.zeros(0, np.uint32), *(p.terms for p in self._passages)]),
+            first_term=_starts([len(passage.terms) for passage in self._passages]),
             vectors=np.concatenate([np.zeros((0, dimension), np.float32), *batches]),
             tokens=tokens,
         )

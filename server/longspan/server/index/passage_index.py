@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from longspan.server.text.spans import Span
 from numpy.typing import NDArray
+
+from longspan.server.text.spans import Span
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -16,23 +17,23 @@ class PassageIndex:
 
     ``sentences`` and ``ids`` are flat; passage ``i`` has
     ``sentences[first_sentence[i]:first_sentence[i + 1]]`` and
-    ``ids[first_token[i]:first_token[i + 1]]``.
+    ``terms[first_term[i]:first_term[i + 1]]``.
 
     Attributes:
         spans: int64 [passages, 2], byte offsets.
         sentences: int64 [sentences, 2], byte offsets.
         first_sentence: int64 [passages + 1].
-        ids: uint32 [tokens], what the encoder read, heading context included.
-        first_token: int64 [passages + 1].
+        terms: uint32 [terms], hashed words.
+        first_term: int64 [passages + 1].
         vectors: float32 [passages, dimension], unit length.
-        tokens: tokens of the document, heading context not counted.
+        tokens: tokens of the document.
     """
 
     spans: NDArray[np.int64]
     sentences: NDArray[np.int64]
     first_sentence: NDArray[np.int64]
-    ids: NDArray[np.uint32]
-    first_token: NDArray[np.int64]
+    terms: NDArray[np.uint32]
+    first_term: NDArray[np.int64]
     vectors: NDArray[np.float32]
     tokens: int
 
@@ -42,7 +43,7 @@ class PassageIndex:
     @property
     def size_bytes(self) -> int:
         """Memory held by the arrays."""
-        arrays = (self.spans, self.sentences, self.first_sentence, self.ids, self.first_token)
+        arrays = (self.spans, self.sentences, self.first_sentence, self.terms, self.first_term)
         return sum(array.nbytes for array in arrays) + self.vectors.nbytes
 
     def span(self, passage: int) -> Span:

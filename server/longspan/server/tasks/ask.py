@@ -13,29 +13,53 @@ from longspan.server.queue.request import RequestInfo
 from longspan.server.tasks.answer import AnswerEvent, line_with_citation
 from longspan.server.tasks.candidates import Candidates, Place, Sentence, embed_sentences
 from longspan.server.tasks.content import Content
-from longspan.server.tasks.ranking import rank
+from longspan.server.tasks.ranking import overlap, word_scores
+from longspan.server.text.terms import ideographic_share, terms
 
-# More passages than citations are read closely: the sentences decide their order.
+# More passages than citations are read closely: their sentences help to order them.
 CLOSE_READING = 5
-# Below both, nothing in the document is about the question.
-LEAST_PASSAGE = 0.15
-LEAST_SENTENCE = 0.15
+WORD_WEIGHT = 0.35
+# The embedded encoder knows few ideographs: words decide there.
+IDEOGRAPHIC_WORD_WEIGHT = 1.0
+SENTENCE_SHARE = 0.3
+OVERLAP_WEIGHT = 0.15
+# Below it, nothing in the document is about the question.
+LEAST_SCORE = 0.15
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Question:
-    """A question as the encoder reads it."""
+    """A question as encoder and word index read it.
+
+    Attributes:
+        ids: uint32 [tokens].
+        terms: uint32 [terms].
+        vector: float32 [dimension], unit length.
+        word_weight: of the word score beside the cosine.
+    """
 
     ids: NDArray[np.uint32]
+    terms: NDArray[np.uint32]
     vector: NDArray[np.float32]
+    word_weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A sentence, the score of its passage, and both together."""
+
+    sentence: Sentence
+    score: float
 
 
 async def read_question(
-    ids: NDArray[np.uint32], embedder: Embedder, request: RequestInfo
+    text: str, ids: NDArray[np.uint32], embedder: Embedder, request: RequestInfo
 ) -> Question:
-    """Embed a question's tokens."""
+    """Embed a question."""
     [vector] = await embedder.encode([ids], request, 0)
-    return Question(ids, vector)
+    share = ideographic_share(text)
+    weight = share * IDEOGRAPHIC_WORD_WEIGHT + (1 - share) * WORD_WEIGHT
+    return Question(ids, terms(text), vector, weight)
 
 
 @dataclass(slots=True)
@@ -54,39 +78,41 @@ class Asked:
         places = self._closest(contents)
         if not places:
             return
-        candidates = await embed_sentences(
-            [place for place, _ in places], self.embedder, self.request
-        )
+        candidates = await embed_sentences(list(places), self.embedder, self.request)
         self.task_tokens += candidates.tokens
-        best = self._best_sentences(dict(places), candidates)
-        for index, (sentence, score) in enumerate(best[: self.max_citations], start=1):
-            place = sentence.place
-            citation = place.content.cite(index, sentence.text, sentence.span, place.passage, score)
+        best = self._best_sentences(places, candidates)
+        for index, found in enumerate(best[: self.max_citations], start=1):
+            citation = found.sentence.cite(index, found.score)
             yield line_with_citation(citation)
             yield citation
 
-    def _closest(self, contents: Sequence[Content]) -> list[tuple[Place, float]]:
+    def _closest(self, contents: Sequence[Content]) -> dict[Place, float]:
+        """The passages to read closely, with their scores."""
         scored = [
             (Place(content, passage), float(score))
             for content in contents
-            for passage, score in enumerate(
-                rank(content.index, self.question.ids, self.question.vector)
-            )
-            if score >= LEAST_PASSAGE
+            for passage, score in enumerate(self._passage_scores(content))
+            if score >= LEAST_SCORE
         ]
         scored.sort(key=lambda pair: -pair[1])
-        return scored[: max(CLOSE_READING, self.max_citations)]
+        return dict(scored[: max(CLOSE_READING, self.max_citations)])
 
-    def _best_sentences(
-        self, places: dict[Place, float], candidates: Candidates
-    ) -> list[tuple[Sentence, float]]:
+    def _passage_scores(self, content: Content) -> NDArray[np.float64]:
+        cosine = (content.index.vectors @ self.question.vector).astype(np.float64)
+        words = word_scores(content.index, self.question.terms)
+        return cosine + self.question.word_weight * words
+
+    def _best_sentences(self, places: dict[Place, float], candidates: Candidates) -> list[Found]:
+        """The best sentence of each place, best place first."""
         cosine = candidates.vectors @ self.question.vector
-        best: dict[Place, tuple[Sentence, float]] = {}
-        for sentence, score in zip(candidates.sentences, cosine.tolist(), strict=True):
-            if sentence.place not in best or score > best[sentence.place][1]:
-                best[sentence.place] = (sentence, score)
-        merged = [
-            (sentence, (places[place] + score) / 2) for place, (sentence, score) in best.items()
+        best: dict[Place, tuple[float, Sentence]] = {}
+        for sentence, similarity in zip(candidates.sentences, cosine.tolist(), strict=True):
+            shared = overlap(self.question.terms, terms(sentence.text))
+            score = similarity + OVERLAP_WEIGHT * shared
+            if sentence.place not in best or score > best[sentence.place][0]:
+                best[sentence.place] = (score, sentence)
+        found = [
+            Found(sentence, (1 - SENTENCE_SHARE) * places[place] + SENTENCE_SHARE * score)
+            for place, (score, sentence) in best.items()
         ]
-        merged.sort(key=lambda pair: -pair[1])
-        return [pair for pair in merged if pair[1] >= LEAST_SENTENCE]
+        return sorted(found, key=lambda one: -one.score)

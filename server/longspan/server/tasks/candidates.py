@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from longspan.server.text.spans import Span
 from numpy.typing import NDArray
 
 from longspan.server.embedder import Embedder
 from longspan.server.queue.request import RequestInfo
+from longspan.server.tasks.answer import Citation
 from longspan.server.tasks.content import Content
+from longspan.server.text.spans import Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,11 @@ class Sentence:
     place: Place
     span: Span
     text: str
+
+    def cite(self, index: int, score: float) -> Citation:
+        """The sentence as a citation, compared with the document again. Blocking."""
+        content, passage = self.place.content, self.place.passage
+        return content.cite(index, self.text, self.span, passage, score)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

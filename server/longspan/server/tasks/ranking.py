@@ -7,58 +7,48 @@ from numpy.typing import NDArray
 
 from longspan.server.index.passage_index import PassageIndex
 
+Scores = NDArray[np.float64]
+Vectors = NDArray[np.float32]
+
 K1, B = 1.2, 0.75
-WORD_WEIGHT = 0.35
 
 
-def rank(
-    index: PassageIndex, question_ids: NDArray[np.uint32], question: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """Score every passage, higher is better.
-
-    Args:
-        index: the document's passages.
-        question_ids: the question's tokens, without special ones.
-        question: its unit vector, [dimension].
-
-    Returns:
-        float64 [passages]: cosine plus the word score scaled to at most ``WORD_WEIGHT``.
-    """
-    cosine = (index.vectors @ question).astype(np.float64)
-    words = bm25(index, question_ids)
-    best = words.max(initial=0.0)
-    return cosine + (WORD_WEIGHT / best) * words if best > 0 else cosine
-
-
-def bm25(index: PassageIndex, question_ids: NDArray[np.uint32]) -> NDArray[np.float64]:
-    """BM25 over word pieces (Robertson and Zaragoza, 2009), float64 [passages]."""
-    lengths = np.diff(index.first_token).astype(np.float64)
-    norm: NDArray[np.float64] = K1 * (1 - B + B * lengths / max(len(index.ids) / max(len(index), 1), 1.0))
-    scores: NDArray[np.float64] = np.zeros(len(index))
-    for token in np.unique(question_ids):
-        counts = _counts(index, int(token))
+def word_scores(index: PassageIndex, question_terms: NDArray[np.uint32]) -> Scores:
+    """BM25 (Robertson and Zaragoza, 2009) scaled to [0, 1] within the document, [passages]."""
+    lengths = np.diff(index.first_term).astype(np.float64)
+    mean = max(len(index.terms) / max(len(index), 1), 1.0)
+    norm: Scores = K1 * (1 - B + B * lengths / mean)
+    scores: Scores = np.zeros(len(index))
+    for term in np.unique(question_terms):
+        counts = _counts(index, term)
         having = np.count_nonzero(counts)
         idf = np.log1p((len(index) - having + 0.5) / (having + 0.5))
         scores += idf * counts * (K1 + 1) / (counts + norm)
-    return scores
+    best = scores.max(initial=0.0)
+    return scores / best if best > 0 else scores
 
 
-def _counts(index: PassageIndex, token: int) -> NDArray[np.int64]:
-    positions = np.flatnonzero(index.ids == token)
-    passages = np.searchsorted(index.first_token, positions, side="right") - 1
+def _counts(index: PassageIndex, term: np.uint32) -> NDArray[np.int64]:
+    positions = np.flatnonzero(index.terms == term)
+    passages = np.searchsorted(index.first_term, positions, side="right") - 1
     return np.bincount(passages, minlength=len(index))
 
 
-def central(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
-    """How close each row is to the mean of all, float64 [rows]; what a text is mostly about."""
-    mean = vectors.mean(axis=0)
+def overlap(question_terms: NDArray[np.uint32], sentence_terms: NDArray[np.uint32]) -> float:
+    """Part of the question's terms that the sentence has, 0 to 1."""
+    asked = np.unique(question_terms)
+    shared = np.isin(asked, sentence_terms)
+    return float(shared.mean()) if len(asked) else 0.0
+
+
+def central(vectors: Vectors) -> Scores:
+    """How close each row is to the mean of all, [rows]; what a text is mostly about."""
+    mean: Vectors = vectors.mean(axis=0)
     norm = float(np.linalg.norm(mean))
     return (vectors @ (mean / norm if norm > 0 else mean)).astype(np.float64)
 
 
-def diverse(
-    scores: NDArray[np.float64], vectors: NDArray[np.float32], count: int, *, weight: float = 0.6
-) -> list[int]:
+def diverse(scores: Scores, vectors: Vectors, count: int, *, weight: float = 0.6) -> list[int]:
     """Pick ``count`` rows by maximal marginal relevance (Carbonell and Goldstein, 1998).
 
     Args:

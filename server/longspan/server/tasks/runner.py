@@ -38,7 +38,9 @@ class TaskRun:
         """
         if isinstance(self._task, Ask):
             ids = await self._embedder.tokenise_question(self._task.question)
-            self._question = asyncio.create_task(read_question(ids, self._embedder, self._request))
+            self._question = asyncio.create_task(
+                read_question(self._task.question, ids, self._embedder, self._request)
+            )
 
     async def answer(self, contents: Sequence[Content]) -> AsyncIterator[AnswerEvent]:
         """Yield the answer's events; none when the documents hold no answer."""

@@ -37,9 +37,7 @@ class Summarized:
         candidates = await embed_sentences(places, self.embedder, self.request)
         self.task_tokens += candidates.tokens
         for index, (number, score) in enumerate(self._salient(candidates), start=1):
-            sentence = candidates.sentences[number]
-            place = sentence.place
-            citation = place.content.cite(index, sentence.text, sentence.span, place.passage, score)
+            citation = candidates.sentences[number].cite(index, score)
             yield line_with_citation(citation)
             yield citation
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from longspan.server.text.sentences import Kind, Sentence, SentenceSplitter
 from longspan.server.text.spans import Span
+from longspan.server.text.terms import terms
 from longspan.server.text.tokeniser import TokenPiece
 
 Ids = NDArray[np.uint32]
@@ -28,11 +29,13 @@ class Passage:
         sentences: where they lie.
         ids: uint32 [tokens], what the encoder reads: the heading above (or the head row of
             the table), unless the passage starts with it, then the passage.
+        terms: uint32 [terms], the words of its sentences for the search by words.
     """
 
     span: Span
     sentences: tuple[Span, ...]
     ids: Ids
+    terms: NDArray[np.uint32]
 
 
 class PassageCutter:
@@ -53,6 +56,7 @@ class PassageCutter:
         self._context: Ids = _NONE
         self._kind = Kind.PROSE
         self._open: list[tuple[Span, Ids]] = []
+        self._open_terms: list[NDArray[np.uint32]] = []
         self._open_tokens = 0
 
     def feed(self, piece: TokenPiece) -> list[Passage]:
@@ -75,12 +79,14 @@ class PassageCutter:
 
     def _add(self, sentence: Sentence, ids: Ids, ends: NDArray[np.int32]) -> list[Passage]:
         found = self._enter(sentence, ids)
+        words = terms(sentence.text)
         for span, part in self._fitting(sentence, ids, ends):
             if self._open and self._open_tokens + len(part) > self._room:
                 found += self._close()
             if not self._open:
                 self._context = self._context_of(sentence, ids)
             self._open.append((span, part))
+            self._open_terms.append(words)
             self._open_tokens += len(part)
         if sentence.ends_block and self._open_tokens >= FULL_ENOUGH * self._max_tokens:
             found += self._close()
@@ -133,8 +139,9 @@ class PassageCutter:
             return []
         spans = tuple(span for span, _ in self._open)
         ids = np.concatenate([self._context, *(part for _, part in self._open)])
-        self._open, self._open_tokens = [], 0
-        return [Passage(Span(spans[0].start, spans[-1].end), spans, ids)]
+        words = np.concatenate(self._open_terms)
+        self._open, self._open_terms, self._open_tokens = [], [], 0
+        return [Passage(Span(spans[0].start, spans[-1].end), spans, ids, words)]
 
 
 class _TokenWindow:
