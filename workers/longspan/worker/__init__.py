@@ -1,0 +1,1 @@
+"""The worker process: one model replica behind one bidirectional stream."""

@@ -1,0 +1,61 @@
+"""``python -m longspan.worker``: one worker process."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from longspan.worker.failures import EXIT_BAD_MODEL, StartFailure
+
+
+def positive(text: str) -> int:
+    """A whole number above zero, from the command line."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not positive")
+    return value
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(prog="longspan-worker", description=__doc__)
+    parser.add_argument("--socket", type=Path, required=True, help="unix socket to serve on")
+    parser.add_argument(
+        "--model", required=True, help="'embedded' or a folder with a Hugging Face encoder"
+    )
+    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
+    parser.add_argument("--threads", type=positive, help="CPU threads (default: one a core)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda:N")
+    parser.add_argument(
+        "--step-tokens", type=positive, help="tokens of one engine step (default: by device)"
+    )
+    parser.add_argument(
+        "--watch-stdin", action="store_true", help="end when standard input reaches its end"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a worker; return the exit status."""
+    options = vars(parse(argv))
+    os.umask(0o077)
+    watch_stdin = options.pop("watch_stdin")
+    if watch_stdin:
+        from longspan.worker.parent import die_with_parent
+
+        die_with_parent()
+    from longspan.worker.process import WorkerOptions, run_worker
+
+    try:
+        run_worker(WorkerOptions(**options))
+    except StartFailure as failure:
+        print(f"longspan-worker: {failure}", file=sys.stderr)
+        return EXIT_BAD_MODEL
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""The worker's life: load, bind, serve, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from longspan.internal.v1 import worker_service_pb2_grpc as pb_grpc
+from longspan.worker import events
+from longspan.worker.encoder import Encoder
+from longspan.worker.engine import Engine
+from longspan.worker.failures import StartFailure
+from longspan.worker.limits import MESSAGE_BYTES, StepLimits
+from longspan.worker.loading import load_encoder, set_threads
+from longspan.worker.model_files import ModelFiles, find_model
+from longspan.worker.service import WorkerService
+
+STOP_GRACE_S = 1.0
+SOCKET_PATH_BYTES = 107
+"""Longest path of a unix socket on Linux."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """The command line; see ``__main__``."""
+
+    socket: Path
+    model: str
+    dtype: str
+    threads: int | None
+    device: str
+    step_tokens: int | None
+
+
+def run_worker(options: WorkerOptions) -> None:
+    """Serve until SIGTERM.
+
+    Raises:
+        StartFailure: the worker cannot start as configured.
+    """
+    check_socket(options.socket)
+    files = find_model(options.model)
+    set_threads(options.threads)
+    encoder = load_encoder(files, device=options.device, dtype=options.dtype)
+    limits = step_limits(encoder, options.step_tokens)
+    asyncio.run(serve(options.socket, files, encoder, limits))
+
+
+def step_limits(encoder: Encoder, step_tokens: int | None) -> StepLimits:
+    """The step's size: as asked, else by device; never too small for the longest text."""
+    default = StepLimits()
+    budget = step_tokens or encoder.step_tokens(default.budget_tokens)
+    return StepLimits(budget_tokens=max(budget, encoder.rules.max_tokens), texts=default.texts)
+
+
+async def serve(path: Path, files: ModelFiles, encoder: Encoder, limits: StepLimits) -> None:
+    """Bind the socket and serve until SIGTERM; the running step is finished first."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    engine = Engine(encoder.run)
+    ready = events.ready(files, encoder)
+    service = WorkerService(engine, ready=ready, rules=encoder.rules, limits=limits)
+    server = bind(path, service)
+    engine.start()
+    await server.start()
+    await stop.wait()
+    await asyncio.to_thread(engine.stop)
+    service.stop()
+    await server.stop(STOP_GRACE_S)
+
+
+def bind(path: Path, service: WorkerService) -> grpc.aio.Server:
+    """A server on the unix socket.
+
+    Raises:
+        StartFailure: the socket is in use or cannot be made.
+    """
+    check_socket(path)
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MESSAGE_BYTES),
+        ]
+    )
+    pb_grpc.add_WorkerServiceServicer_to_server(service, server)
+    try:
+        server.add_insecure_port(f"unix:{path}")
+    except RuntimeError as error:
+        raise StartFailure(f"socket {path} cannot be bound: {error}") from error
+    return server
+
+
+def check_socket(path: Path) -> None:
+    """Refuse a path that somebody serves; a socket left behind by a dead process is fine.
+
+    Raises:
+        StartFailure: the path cannot become our socket.
+    """
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
+        raise StartFailure(f"socket path {path} is longer than {SOCKET_PATH_BYTES} bytes")
+    if not path.parent.is_dir():
+        raise StartFailure(f"socket folder {path.parent} does not exist")
+    if not path.exists():
+        return
+    if not stat.S_ISSOCK(path.stat().st_mode):
+        raise StartFailure(f"{path} exists and is not a socket")
+    if _answers(path):
+        raise StartFailure(f"socket {path} is in use")
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
