@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 TEXT_THREADS = 2
 FILE_THREADS = 4
 SWEEP_S = 60.0
+# For the last answers to leave, once the calls behind them have ended.
+FLUSH_S = 1.0
 
 
 class Server:
@@ -53,14 +55,22 @@ class Server:
         self._config = config
 
     async def drain(self) -> None:
-        """Refuse new calls, let running ones finish for ``drain_s``, then cut them."""
-        self.application.admission.drain()
-        await self._listener.stop(self._config.drain_s)
+        """Refuse new calls, let running ones finish for ``drain_s``, then cut them.
+
+        The port stays open meanwhile, so that callers are told why they are refused.
+        """
+        await self._listener.say_not_serving()
+        await self.application.admission.drain(self._config.drain_s)
+        await self._listener.stop(FLUSH_S)
 
 
 @asynccontextmanager
-async def running_server(config: Config) -> AsyncIterator[Server]:
+async def running_server(config: Config, pool: PoolConfig | None = None) -> AsyncIterator[Server]:
     """Start everything; stop it in reverse when the block is left.
+
+    Args:
+        config: the settings.
+        pool: which worker processes to run instead of those that ``config`` describes.
 
     Raises:
         ConfigError: the configuration cannot be used.
@@ -69,7 +79,7 @@ async def running_server(config: Config) -> AsyncIterator[Server]:
         library = await stack.enter_async_context(Library(config.data_dir))
         files = stack.enter_context(ThreadPoolExecutor(FILE_THREADS, "files"))
         health = Health()
-        embedder = await _start_embedder(config, health, stack)
+        embedder = await _start_embedder(config, pool or _pool_config(config), health, stack)
         indexes = None
         if embedder is not None:
             memory_bytes = config.limits.index_memory_bytes
@@ -93,16 +103,14 @@ async def running_server(config: Config) -> AsyncIterator[Server]:
         yield server
 
 
-async def _start_embedder(config: Config, health: Health, stack: AsyncExitStack) -> Embedder | None:
+async def _start_embedder(
+    config: Config, pool: PoolConfig, health: Health, stack: AsyncExitStack
+) -> Embedder | None:
     if config.encoder == "none":
         return None
     tokenizer = load_tokenizer(tokenizer_path(config.encoder))
     dispatcher = Dispatcher(
-        PoolConfig(
-            command=lambda socket: _worker_command(config, socket),
-            workers=config.workers,
-            heartbeat_timeout_s=config.heartbeat_timeout_s,
-        ),
+        pool,
         QueueLimits(tokens=config.limits.queued_tokens),
         health_changed=health.workers_changed,
     )
@@ -114,6 +122,14 @@ async def _start_embedder(config: Config, health: Health, stack: AsyncExitStack)
         raise ConfigError(str(error)) from error
     threads = stack.enter_context(ThreadPoolExecutor(TEXT_THREADS, "text"))
     return Embedder(tokenizer, dispatcher, model, threads)
+
+
+def _pool_config(config: Config) -> PoolConfig:
+    return PoolConfig(
+        command=lambda socket: _worker_command(config, socket),
+        workers=config.workers,
+        heartbeat_timeout_s=config.heartbeat_timeout_s,
+    )
 
 
 def _worker_command(config: Config, socket: Path) -> list[str]:

@@ -90,6 +90,10 @@ class Listener:
             await listener._admin.start()
         return listener
 
+    async def say_not_serving(self) -> None:
+        """Answer health checks with NOT_SERVING from now on."""
+        await self._health.drain()
+
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, wait for running ones, then cut them."""
         await self._health.drain()

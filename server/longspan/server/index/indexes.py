@@ -19,6 +19,7 @@ from longspan.server.index.build import Build
 from longspan.server.index.growth import Growth
 from longspan.server.index.passage_index import PassageIndex
 from longspan.server.index.running import RunningBuild
+from longspan.server.queue.job import Subject
 from longspan.server.queue.request import RequestInfo
 from longspan.server.store.library import Library
 from longspan.server.store.records import StoredDocument
@@ -46,6 +47,18 @@ class Indexes:
     def builds(self) -> int:
         """Builds of stored documents under way."""
         return len(self._running)
+
+    def check(self, document: StoredDocument) -> None:
+        """Let a document pass that may be indexed.
+
+        Raises:
+            DocumentQuarantined: it killed a worker twice.
+        """
+        self._embedder.dispatcher.check(Subject(document.document_id))
+
+    def quarantine(self, document: StoredDocument) -> None:
+        """Refuse a document that was found guilty under the name of its upload."""
+        self._embedder.dispatcher.quarantine(Subject(document.document_id))
 
     def follow(self, growth: Growth, request: RequestInfo) -> RunningBuild:
         """Start building behind a document that is still arriving."""

@@ -48,7 +48,7 @@ class Quarantine:
         guilty = {in_flight[job] for job in accused if job in self._suspects}
         self._suspects.update(dict.fromkeys(accused))
         for subject in guilty:
-            self._lock_up(subject, now)
+            self.lock_up(subject, now)
         return guilty
 
     def cleared(self, job_id: JobId) -> None:
@@ -68,7 +68,8 @@ class Quarantine:
             f"document {subject} killed a worker twice; not tried again for {until_s - now:.0f} s"
         )
 
-    def _lock_up(self, subject: Subject, now: float) -> None:
+    def lock_up(self, subject: Subject, now: float) -> None:
+        """Try a subject no more for as long as the quarantine lasts."""
         self._until_s[subject] = now + self._ttl_s
         self._until_s.move_to_end(subject)
         while len(self._until_s) > self._capacity:

@@ -161,6 +161,24 @@ class Dispatcher:
         finally:
             self._forget(call)
 
+    def check(self, subject: Subject) -> None:
+        """Let a subject pass whose jobs would be taken now.
+
+        Raises:
+            Draining, WorkersUnavailable: no jobs are taken.
+            DocumentQuarantined: none of this subject.
+        """
+        if self._draining:
+            raise Draining("the server takes no new work", retry_after_s=DRAIN_RETRY_S)
+        self._pool.check()
+        error = self._quarantine.error(subject, self._loop.time())
+        if error is not None:
+            raise error
+
+    def quarantine(self, subject: Subject) -> None:
+        """Refuse jobs of a subject known to be guilty under another name."""
+        self._quarantine.lock_up(subject, self._loop.time())
+
     def position(self, request_id: RequestId) -> int | None:
         """Jobs ahead of the request's first queued one; None when none is queued."""
         waits = any(
@@ -193,7 +211,7 @@ class Dispatcher:
         self, texts: tuple[bytes, ...], request: RequestInfo, max_wait_ms: int, subject: Subject
     ) -> Call:
         now = self._loop.time()
-        self._check(subject, now)
+        self.check(subject)
         job = Job(
             job_id=JobId(next(self._ids)),
             request_id=request.request_id,
@@ -210,14 +228,6 @@ class Dispatcher:
         self._idle.clear()
         self._pump()
         return call
-
-    def _check(self, subject: Subject, now: float) -> None:
-        if self._draining:
-            raise Draining("the server takes no new work", retry_after_s=DRAIN_RETRY_S)
-        self._pool.check()
-        error = self._quarantine.error(subject, now)
-        if error is not None:
-            raise error
 
     def _forget(self, call: Call) -> None:
         """The caller has its answer or has gone."""

@@ -46,11 +46,19 @@ class Admission:
         self._limits = limits
         self._trusted = trust_tenant_metadata
         self._draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
         self.active = 0
 
-    def drain(self) -> None:
-        """Refuse every call from now on."""
+    async def drain(self, timeout_s: float) -> bool:
+        """Refuse every call from now on, wait for the admitted; False if they took too long."""
         self._draining = True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
 
     @contextmanager
     def enter(self, context: grpc.aio.ServicerContext[Any, Any]) -> Iterator[Call]:
@@ -69,10 +77,13 @@ class Admission:
             )
         call = self._call(context)
         self.active += 1
+        self._idle.clear()
         try:
             yield call
         finally:
             self.active -= 1
+            if self.active == 0:
+                self._idle.set()
 
     def _call(self, context: grpc.aio.ServicerContext[Any, Any]) -> Call:
         now_s = asyncio.get_running_loop().time()

@@ -34,11 +34,10 @@ class DocumentService(document_service_pb2_grpc.DocumentServiceServicer):
             inbox = Inbox(context, pb.UploadRequest, wait_s=self._app.limits.chunk_wait_s)
             outbox = Outbox(context, pb.UploadResponse)
             progress = Progressing(lambda: self._app.position(call.request_id))
-            document = await while_running(
-                self._upload(call, inbox, outbox, progress), progress.keep_reporting(outbox)
+            await while_running(
+                self._upload_and_tell(call, inbox, outbox, progress),
+                progress.keep_reporting(outbox),
             )
-            await progress.report(outbox)
-            await outbox.send(stored=pb.Stored(document=translate.document(document)))
 
     async def GetDocument(
         self, request: pb.GetDocumentRequest, context: Context
@@ -96,6 +95,13 @@ class DocumentService(document_service_pb2_grpc.DocumentServiceServicer):
                     start += len(data)
             finally:
                 growth.close()
+
+    async def _upload_and_tell(
+        self, call: Call, inbox: Inbox[pb.UploadRequest], outbox: Outbox, progress: Progressing
+    ) -> None:
+        document = await self._upload(call, inbox, outbox, progress)
+        await progress.report(outbox)
+        await outbox.send(stored=pb.Stored(document=translate.document(document)))
 
     async def _upload(
         self, call: Call, inbox: Inbox[pb.UploadRequest], outbox: Outbox, progress: Progressing

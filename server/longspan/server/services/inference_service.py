@@ -89,7 +89,7 @@ class InferenceService(inference_service_pb2_grpc.InferenceServiceServicer):
         self, talk: Conversation, inbox: Inbox[pb.AnalyzeRequest], header: pb.AnalyzeHeader
     ) -> None:
         upload = translate.header(header.upload)
-        async with self._task(talk, header.task, upload.upload_id) as run:
+        async with self._task(talk, header.task) as run:
             async with self._app.intake.upload(
                 talk.call, upload, talk.priority, inbox, talk.outbox, talk.progress, talk.stats
             ) as (document, build):
@@ -104,7 +104,7 @@ class InferenceService(inference_service_pb2_grpc.InferenceServiceServicer):
         limit = self._app.limits.documents_per_request
         if not 1 <= len(ids) <= limit or len(set(ids)) < len(ids):
             raise InvalidRequest(f"name 1 to {limit} different documents", field="document_ids")
-        async with self._task(talk, request.task, ids[0]) as run:
+        async with self._task(talk, request.task) as run:
             documents = [
                 await self._app.library.document(talk.call.tenant, document_id)
                 for document_id in ids
@@ -118,9 +118,7 @@ class InferenceService(inference_service_pb2_grpc.InferenceServiceServicer):
             await self._answer(talk, run, indexed)
 
     @asynccontextmanager
-    async def _task(
-        self, talk: Conversation, message: pb.Task, subject: str
-    ) -> AsyncIterator[TaskRun]:
+    async def _task(self, talk: Conversation, message: pb.Task) -> AsyncIterator[TaskRun]:
         task = translate.task(message)
         check_task(task, self._app.limits)
         request = RequestInfo(
@@ -129,7 +127,8 @@ class InferenceService(inference_service_pb2_grpc.InferenceServiceServicer):
             priority=max(talk.priority, Priority.NORMAL),
             tokens=QUESTION_TOKENS,
             deadline_s=talk.call.deadline_s,
-            subject=Subject(subject or talk.call.request_id),
+            # A question that kills a worker is no reason to refuse its document to others.
+            subject=Subject(talk.call.request_id),
             stats=talk.stats,
         )
         run = TaskRun(task, self._app.require_embedder(), request)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from longspan.server.errors import DocumentQuarantined
 from longspan.server.index.indexes import Indexes
 from longspan.server.index.passage_index import PassageIndex
 from longspan.server.index.running import RunningBuild
@@ -86,8 +87,9 @@ class Intake:
         if index is not None:
             progress.found(document, len(index))
             return Indexed(document, index, cached=True)
+        self._indexes.check(document)
         if build is not None:
-            index = await build.result()
+            index = await self._finished(build, document)
         else:
             request = _request(call, document.document_id, document.size_bytes, priority, stats)
             async with self._indexes.join(document, request) as running:
@@ -95,6 +97,15 @@ class Intake:
                 index = await running.result()
         document = await self._indexes.keep(document, index)
         return Indexed(document, index, cached=False)
+
+    async def _finished(self, build: RunningBuild, document: StoredDocument) -> PassageIndex:
+        """The end of a build that began before the document had an id."""
+        assert self._indexes is not None
+        try:
+            return await build.result()
+        except DocumentQuarantined:
+            self._indexes.quarantine(document)
+            raise
 
     @asynccontextmanager
     async def _following(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from longspan.server.aio import cancel_and_wait
 from longspan.server.errors import InvalidRequest, UploadIncomplete
 from longspan.server.index.running import RunningBuild
 from longspan.server.store.records import StoredDocument
@@ -51,16 +53,28 @@ class Reception:
             LongspanError: a part was refused, or the index cannot be built.
         """
         self._acknowledged = self.session.committed_bytes
-        while (part := await read(self.hold)) is not None:
+        part = await read(self.hold)
+        while part is not None:
             match part.WhichOneof("part"):
                 case "chunk":
-                    await self._take(part.chunk)
+                    part = await self._take_while_reading(part.chunk, read)
                 case "commit":
                     commit = part.commit
                     return await self.session.commit(commit.length, commit.sha256)
                 case _:
                     raise InvalidRequest("expected a chunk or a commit", field="part")
         raise UploadIncomplete(self.session.upload.upload_id, self.session.committed_bytes)
+
+    async def _take_while_reading(
+        self, chunk: upload_pb2.Chunk, read: Callable[[Hold], Awaitable[Part | None]]
+    ) -> Part | None:
+        """Keep one chunk while the next message is coming in."""
+        reading = asyncio.ensure_future(read(self.hold))
+        try:
+            await self._take(chunk)
+            return await reading
+        finally:
+            await cancel_and_wait(reading)
 
     async def acknowledge(self) -> None:
         """Tell the client what is kept, if it does not know yet."""

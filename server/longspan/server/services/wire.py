@@ -50,8 +50,9 @@ class Inbox(Generic[Request]):
                 raise UploadBusy("a newer stream sends this upload")
             return reading.result()
         finally:
-            reading.cancel()
             losing.cancel()
+            if not reading.cancel() and not reading.cancelled():
+                reading.exception()
 
 
 class Outbox:

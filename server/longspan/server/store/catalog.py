@@ -51,6 +51,18 @@ class Catalog:
         """Close the connection."""
         self._db.close()
 
+    def put_stored(self, document: StoredDocument, upload: OpenUpload) -> StoredDocument:
+        """Add a document and note it in its upload: both, or neither."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            kept = self.put_document(document)
+            self.put_upload(upload)
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+        return kept
+
     def put_document(self, document: StoredDocument) -> StoredDocument:
         """Add a document; the same bytes uploaded again keep their row and take a new title."""
         self._db.execute(

@@ -143,10 +143,8 @@ class Library:
 
     def _keep(self, upload: OpenUpload, document: StoredDocument) -> StoredDocument:
         # Rows first: a crash before the rename leaves what ``_recover`` needs to finish it.
-        kept = self._catalog.put_document(document)
-        self._catalog.put_upload(
-            replace(upload, touched_s=time.time(), document_id=document.document_id)
-        )
+        stored = replace(upload, touched_s=time.time(), document_id=document.document_id)
+        kept = self._catalog.put_stored(document, stored)
         self.vault.keep(upload.upload_id, document)
         return kept
 

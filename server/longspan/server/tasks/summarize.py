@@ -12,12 +12,14 @@ from longspan.server.queue.request import RequestInfo
 from longspan.server.tasks.answer import AnswerEvent, line_with_citation
 from longspan.server.tasks.candidates import Candidates, Place, embed_sentences
 from longspan.server.tasks.content import Content
-from longspan.server.tasks.ranking import central, diverse
+from longspan.server.tasks.ranking import Scores, Vectors, central, diverse
 
 PASSAGES_PER_SENTENCE = 2
-# A heading or a table row alone says little.
+# A heading, a table row or a scrap says little alone.
 SHORT_TOKENS = 8
-SHORT_PENALTY = 0.3
+SCRAP_PENALTY = 0.5
+# What a text opens with tells more of it than the rest (lead bias of reports and news).
+LEAD_WEIGHT = 0.15
 
 
 @dataclass(slots=True)
@@ -48,13 +50,21 @@ class Summarized:
             for content in contents
             if len(content.index)
             for passage in sorted(
-                diverse(central(content.index.vectors), content.index.vectors, per_document)
+                diverse(_salience(content.index.vectors), content.index.vectors, per_document)
             )
         ]
 
     def _salient(self, candidates: Candidates) -> list[tuple[int, float]]:
         scores = central(candidates.vectors)
-        lengths = np.array([len(ids) for ids in candidates.ids])
-        scores = scores - SHORT_PENALTY * (lengths < SHORT_TOKENS)
+        scraps = [
+            len(ids) < SHORT_TOKENS or sentence.text.startswith(("|", "#"))
+            for ids, sentence in zip(candidates.ids, candidates.sentences, strict=True)
+        ]
+        scores = scores - SCRAP_PENALTY * np.array(scraps)
         chosen = diverse(scores, candidates.vectors, self.max_sentences)
         return [(number, float(scores[number])) for number in sorted(chosen)]
+
+
+def _salience(vectors: Vectors) -> Scores:
+    lead = 1.0 - np.arange(len(vectors)) / len(vectors)
+    return central(vectors) + LEAD_WEIGHT * lead

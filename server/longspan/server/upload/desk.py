@@ -70,16 +70,19 @@ class UploadDesk:
             UploadBusy: the stream that holds the upload does not let go.
         """
         self._check(header)
-        upload = await self._find(tenant, header)
-        hold = await self._claim(upload.upload_id)
+        upload_id = (await self._find(tenant, header)).upload_id
+        hold = await self._claim(upload_id)
         try:
+            # Looked up again: the stream that held the upload may have stored it meanwhile.
+            upload = await self._library.find_upload(tenant, upload_id)
+            await self._library.touch(upload)
             session = await self._open(upload)
             try:
                 yield session, hold
             finally:
                 await session.close()
         finally:
-            del self._holds[upload.upload_id]
+            del self._holds[upload_id]
             hold.released.set()
 
     def _check(self, header: Header) -> None:
@@ -97,9 +100,7 @@ class UploadDesk:
 
     async def _find(self, tenant: Tenant, header: Header) -> OpenUpload:
         if header.upload_id:
-            upload = await self._library.find_upload(tenant, header.upload_id)
-            await self._library.touch(upload)
-            return upload
+            return await self._library.find_upload(tenant, header.upload_id)
         return await self._library.open_upload(
             tenant,
             title=header.title,
