@@ -1,0 +1,1 @@
+"""The command line; imported by ``longspan.client.__main__`` alone."""

@@ -1,0 +1,40 @@
+"""Runs one task and shows its events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from longspan.client._cli.output import Output
+from longspan.client._cli.targets import File, Target
+from longspan.client._sync_client import Client
+from longspan.client._sync_stream import AnswerStream
+from longspan.client._tasks import Ask, Prompt, Summarize, Task
+
+
+def answer(client: Client, targets: Sequence[Target], task: Task, output: Output) -> None:
+    """One file is uploaded and asked in one call; several are stored first.
+
+    Raises:
+        LongspanError: the server refused, or cannot be reached.
+    """
+    with _stream(client, targets, task, output) as stream:
+        for event in stream:
+            output.event(event)
+
+
+def _stream(client: Client, targets: Sequence[Target], task: Task, output: Output) -> AnswerStream:
+    if len(targets) == 1 and isinstance(targets[0], File):
+        return client.analyze(targets[0].source, task)
+    ids = []
+    for target in targets:
+        if isinstance(target, File):
+            ids.append(client.upload(target.source, on_progress=output.event).document_id)
+        else:
+            ids.append(target)
+    match task:
+        case Ask():
+            return client.ask(ids, task.question, max_citations=task.max_citations)
+        case Summarize():
+            return client.summarize(ids, max_sentences=task.max_sentences)
+        case Prompt():
+            return client.prompt(ids, task.text)

@@ -1,0 +1,85 @@
+"""One JSON object on each line of standard output.
+
+    {"event": "progress", "stage": "indexing", "bytes_received": 57653, ...}
+    {"event": "delta", "text": "..."}
+    {"event": "citation", "index": 1, "document_id": "...", "span": {"start": 0, "end": 9}, ...}
+    {"event": "completed", "finish_reason": "stop", "usage": {...}, "timings": {...}, ...}
+    {"event": "document", "document_id": "...", "title": "...", "create_time": "...", ...}
+    {"event": "deleted", "document_id": "..."}
+
+The other names are the attributes of the client's classes of the same names.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import datetime
+from enum import Enum
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from longspan.client._cli.bars import Bars
+from longspan.client._types import Completed, Document, Event, Progress, TextDelta
+
+
+class JsonLines:
+    """Writes everything as it comes."""
+
+    def __init__(self, out: TextIO, bars: Bars | None) -> None:
+        self._out = out
+        self._bars = bars
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def event(self, event: Event) -> None:
+        """Any event."""
+        if isinstance(event, Progress) and self._bars is not None:
+            self._bars.show(event)
+        self._write(_name(event), asdict(event))
+
+    def document(self, document: Document) -> None:
+        """A document."""
+        self._write("document", asdict(document))
+
+    def details(self, document: Document) -> None:
+        """A document; there is nothing more to tell."""
+        self.document(document)
+
+    def deleted(self, document_id: str) -> None:
+        """A document is gone."""
+        self._write("deleted", {"document_id": document_id})
+
+    def _write(self, name: str, fields: dict[str, Any]) -> None:
+        line = json.dumps({"event": name, **fields}, ensure_ascii=False, default=_plain)
+        self._out.write(f"{line}\n")
+        self._out.flush()
+
+
+def _name(event: Event) -> str:
+    match event:
+        case Progress():
+            return "progress"
+        case TextDelta():
+            return "delta"
+        case Completed():
+            return "completed"
+        case _:
+            return "citation"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Enum):
+        return str(value.value)
+    assert isinstance(value, datetime)
+    return value.isoformat()

@@ -1,0 +1,167 @@
+"""From wire messages to values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Any, TypeAlias
+
+from google.protobuf import duration_pb2
+
+from longspan.client._types import (
+    Citation,
+    Completed,
+    Document,
+    DocumentId,
+    Event,
+    FinishReason,
+    Progress,
+    Span,
+    Stage,
+    TextDelta,
+    Timings,
+    Usage,
+)
+from longspan.v1 import document_pb2, document_service_pb2, inference_service_pb2, upload_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The server says where to send from."""
+
+    upload_id: str
+    committed_bytes: int
+    max_chunk_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Every byte before ``committed_bytes`` is safe."""
+
+    committed_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The document is complete, verified and indexed."""
+
+    document: Document
+
+
+Message: TypeAlias = Accepted | Ack | Stored | Event
+Response: TypeAlias = (
+    document_service_pb2.UploadResponse
+    | inference_service_pb2.AnalyzeResponse
+    | inference_service_pb2.GenerateResponse
+)
+
+_STAGES = {
+    document_pb2.STAGE_UPLOADING: Stage.UPLOADING,
+    document_pb2.STAGE_INDEXING: Stage.INDEXING,
+    document_pb2.STAGE_ANSWERING: Stage.ANSWERING,
+}
+_FINISH_REASONS = {
+    inference_service_pb2.FINISH_REASON_STOP: FinishReason.STOP,
+    inference_service_pb2.FINISH_REASON_NO_ANSWER: FinishReason.NO_ANSWER,
+}
+
+
+def decode(response: Response) -> Message | None:
+    """The event of one response; None for a kind that a newer server knows."""
+    kind = response.WhichOneof("event")
+    return None if kind is None else _DECODERS[kind](getattr(response, kind))
+
+
+def document(message: document_pb2.Document) -> Document:
+    """One document."""
+    return Document(
+        document_id=DocumentId(message.document_id),
+        title=message.title,
+        media_type=message.media_type,
+        size_bytes=message.size_bytes,
+        size_chars=message.size_chars,
+        sha256=message.sha256,
+        tokens=message.tokens,
+        passages=message.passages,
+        create_time=message.create_time.ToDatetime(tzinfo=UTC),
+    )
+
+
+def _accepted(message: upload_pb2.Accepted) -> Accepted:
+    return Accepted(message.upload_id, message.committed_bytes, message.max_chunk_bytes)
+
+
+def _ack(message: upload_pb2.Ack) -> Ack:
+    return Ack(message.committed_bytes)
+
+
+def _stored(message: document_service_pb2.Stored) -> Stored:
+    return Stored(document(message.document))
+
+
+def _progress(message: document_pb2.Progress) -> Progress:
+    return Progress(
+        stage=_STAGES.get(message.stage, Stage.UNKNOWN),
+        bytes_received=message.bytes_received,
+        bytes_total=message.bytes_total,
+        tokens=message.tokens,
+        passages=message.passages,
+        passages_embedded=message.passages_embedded,
+        passages_cached=message.passages_cached,
+        queue_position=message.queue_position,
+    )
+
+
+def _delta(message: inference_service_pb2.TextDelta) -> TextDelta:
+    return TextDelta(message.text)
+
+
+def _citation(message: inference_service_pb2.Citation) -> Citation:
+    return Citation(
+        index=message.index,
+        document_id=DocumentId(message.document_id),
+        span=_span(message.span),
+        quote=message.quote,
+        passage=_span(message.passage),
+        score=message.score,
+    )
+
+
+def _completed(message: inference_service_pb2.Completed) -> Completed:
+    usage, timings = message.usage, message.timings
+    return Completed(
+        finish_reason=_FINISH_REASONS.get(message.finish_reason, FinishReason.UNKNOWN),
+        usage=Usage(
+            document_tokens=usage.document_tokens,
+            cached_tokens=usage.cached_tokens,
+            task_tokens=usage.task_tokens,
+            retries=usage.retries,
+        ),
+        timings=Timings(
+            upload_s=_seconds(timings.upload),
+            first_delta_s=_seconds(timings.first_delta),
+            total_s=_seconds(timings.total),
+        ),
+        documents=tuple(document(one) for one in message.documents),
+        model=message.model,
+    )
+
+
+def _span(message: document_pb2.ByteSpan) -> Span:
+    return Span(message.start, message.end)
+
+
+def _seconds(duration: duration_pb2.Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9
+
+
+_DECODERS: Mapping[str, Callable[[Any], Message]] = {
+    "accepted": _accepted,
+    "ack": _ack,
+    "stored": _stored,
+    "progress": _progress,
+    "delta": _delta,
+    "citation": _citation,
+    "completed": _completed,
+}
