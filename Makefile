@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SOURCES := pyproject.toml constraints.txt $(shell find protos -name '*.proto')
 
-.PHONY: demo test lint bench format proto clean
+.PHONY: demo test lint bench format proto docs clean
 
 demo: $(VENV)/.demo ## start a server, stream two documents up, ask, stop
 	$(BIN)/python examples/demo.py
@@ -27,6 +27,9 @@ format: $(VENV)/.dev
 
 proto: $(VENV)/.dev ## after a change to a .proto file
 	$(BIN)/python protos/generate.py
+
+docs: $(VENV)/.dev ## after a change to a module's first sentence
+	$(BIN)/python docs/modules.py
 
 clean:
 	rm -rf $(VENV) dist

@@ -30,7 +30,7 @@ def probe(port: int, seconds: float) -> list[float]:
     """Milliseconds of each health check; runs in a process of its own."""
     times = []
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
+        stub: Any = health_pb2_grpc.HealthStub(channel)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             started = time.perf_counter()

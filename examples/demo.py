@@ -123,7 +123,9 @@ async def main() -> None:
                 Ask("How many hours does the supplier have to report a security incident?"),
             )
             report = await stream_up(
-                client, "annual-report.md", Ask("Why did operating profit fall?")
+                client,
+                "annual-report.md",
+                Ask("How sensitive are earnings to the price of copper?"),
             )
             await ask_again(client, agreement, "What interest is charged on late payments?")
             print("\nannual-report.md in five sentences:")

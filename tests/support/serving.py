@@ -34,12 +34,12 @@ class Serving:
     @property
     def documents(self) -> document_service_pb2_grpc.DocumentServiceAsyncStub:
         """A raw stub, for calls that no well-behaved client makes."""
-        return document_service_pb2_grpc.DocumentServiceStub(self.channel)  # type: ignore[return-value]
+        return document_service_pb2_grpc.DocumentServiceStub(self.channel)
 
     @property
     def inference(self) -> inference_service_pb2_grpc.InferenceServiceAsyncStub:
         """A raw stub."""
-        return inference_service_pb2_grpc.InferenceServiceStub(self.channel)  # type: ignore[return-value]
+        return inference_service_pb2_grpc.InferenceServiceStub(self.channel)
 
     async def settled(self) -> None:
         """Wait until nothing runs, then check that nothing was left behind.

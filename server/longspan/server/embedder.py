@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from longspan.server.aio import in_thread
+from longspan.server.aio import in_thread, raise_first
 from longspan.server.errors import QuestionTooLong
 from longspan.server.index.text_pipeline import TextPipeline
 from longspan.server.pool.model_info import ModelInfo
@@ -18,6 +19,7 @@ from longspan.server.queue.request import RequestInfo
 
 SPECIAL_TOKENS = 2
 PASSAGE_TOKENS = 160
+BATCH_TEXTS = 32
 
 
 class Embedder:
@@ -79,6 +81,21 @@ class Embedder:
             request=request,
             max_wait_ms=max_wait_ms,
         )
+
+    async def encode_all(
+        self, texts: Sequence[NDArray[np.uint32]], request: RequestInfo
+    ) -> NDArray[np.float32]:
+        """Unit vectors of any number of texts, at once, [texts, dimension]."""
+        batches = [
+            texts[start : start + BATCH_TEXTS] for start in range(0, len(texts), BATCH_TEXTS)
+        ]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self.encode(batch, request, 0)) for batch in batches]
+        except BaseExceptionGroup as failures:
+            raise_first(failures)
+        empty = np.zeros((0, self.model.dimension), np.float32)
+        return np.concatenate([empty, *(task.result() for task in tasks)])
 
     def _tokenise(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)

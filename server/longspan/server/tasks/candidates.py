@@ -67,5 +67,5 @@ async def embed_sentences(
     ids = await embedder.tokenise([sentence.text for sentence in sentences])
     known = [number for number, tokens in enumerate(ids) if len(tokens)]
     kept_ids = [ids[number] for number in known]
-    vectors = await embedder.encode(kept_ids, request, 0)
+    vectors = await embedder.encode_all(kept_ids, request)
     return Candidates([sentences[number] for number in known], kept_ids, vectors)

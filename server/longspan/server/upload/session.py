@@ -80,9 +80,13 @@ class ReceivingSession:
     ) -> Self:
         """Open the spool; bytes of an earlier stream are hashed and checked again."""
         path = library.vault.spool(upload.upload_id)
-        spool = await in_thread(
-            threads, lambda: Spool(path, free_space_bytes=limits.free_space_bytes)
-        )
+        try:
+            spool = await in_thread(
+                threads, lambda: Spool(path, free_space_bytes=limits.free_space_bytes)
+            )
+        except InvalidUtf8:
+            await library.discard_upload(upload.upload_id)
+            raise
         return cls(upload, spool, library=library, limits=limits, threads=threads)
 
     @property

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from longspan.server.text.utf8 import IncrementalUtf8
 
-from longspan.server.errors import ChunkConflict, disk_full
+from longspan.server.errors import ChunkConflict, InvalidUtf8, disk_full
 
 BLOCK_BYTES = 1 << 20
 
@@ -35,8 +35,13 @@ class Spool:
         self._digest = hashlib.sha256()
         self._utf8 = IncrementalUtf8()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        for block in self._blocks():
-            self._absorb(block)
+        try:
+            for block in self._blocks():
+                self._absorb(block)
+        except InvalidUtf8:
+            # Bytes that are no text are here when the process died before it could refuse them.
+            self.close()
+            raise
 
     def append(self, data: bytes) -> None:
         """Keep ``data`` at the end.
