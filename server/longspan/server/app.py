@@ -10,13 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from longspan.server.text.tokeniser import load_tokenizer
-
 from longspan.server.aio import cancel_and_wait
 from longspan.server.config import Config
 from longspan.server.embedder import Embedder
 from longspan.server.encoders import tokenizer_path
-from longspan.server.errors import ConfigError, WorkersUnavailable
+from longspan.server.errors import ConfigError, LongspanError, WorkersUnavailable
 from longspan.server.health import Health
 from longspan.server.index.indexes import Indexes
 from longspan.server.listener import Listener
@@ -27,6 +25,7 @@ from longspan.server.services.admission import Admission
 from longspan.server.services.application import Application
 from longspan.server.services.intake import Intake
 from longspan.server.store.library import Library
+from longspan.server.text.tokeniser import load_tokenizer
 from longspan.server.upload.desk import UploadDesk
 
 log = logging.getLogger(__name__)
@@ -94,7 +93,7 @@ async def running_server(config: Config, pool: PoolConfig | None = None) -> Asyn
             embedder=embedder,
             indexes=indexes,
         )
-        sweeping = asyncio.create_task(_sweep(library, config.limits.upload_lease_s))
+        sweeping = asyncio.create_task(_sweep(desk, config.limits.upload_lease_s))
         stack.push_async_callback(cancel_and_wait, sweeping)
         listener = await Listener.start(config, application, health)
         stack.push_async_callback(listener.stop, 0.0)
@@ -141,9 +140,13 @@ def _worker_command(config: Config, socket: Path) -> list[str]:
     return command
 
 
-async def _sweep(library: Library, lease_s: float) -> None:
+async def _sweep(desk: UploadDesk, lease_s: float) -> None:
     while True:
-        expired = await library.expire_uploads(lease_s)
-        if expired:
-            log.info("%d uploads expired", expired)
+        try:
+            expired = await desk.expire()
+        except LongspanError as error:
+            # A full disk now is no reason never to look again.
+            log.warning("expired uploads not removed: %s", error)
+        else:
+            log.debug("%d uploads expired", expired)
         await asyncio.sleep(min(SWEEP_S, lease_s))

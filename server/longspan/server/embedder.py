@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from longspan.server.aio import in_thread, raise_first
-from longspan.server.errors import QuestionTooLong
+from longspan.server.errors import InvalidRequest, QuestionTooLong
 from longspan.server.index.text_pipeline import TextPipeline
 from longspan.server.pool.model_info import ModelInfo
 from longspan.server.queue.dispatcher import Dispatcher
 from longspan.server.queue.request import RequestInfo
+from longspan.server.queue.wire import MAX_TEXTS
 
 SPECIAL_TOKENS = 2
 PASSAGE_TOKENS = 160
@@ -56,14 +57,16 @@ class Embedder:
         """Token ids of a question.
 
         Raises:
+            InvalidRequest: nothing in it is text to the model.
             QuestionTooLong: the model reads fewer tokens.
         """
         [ids] = await self.tokenise([question])
-        limit = self.max_text_tokens
-        if not 0 < len(ids) <= limit:
+        limit, field = self.max_text_tokens, "task.ask.question"
+        if len(ids) == 0:
+            raise InvalidRequest("must not be empty", field=field)
+        if len(ids) > limit:
             raise QuestionTooLong(
-                f"the question has {len(ids)} tokens; the model reads 1 to {limit}",
-                field="task.ask.question",
+                f"the question has {len(ids)} tokens; the model reads at most {limit}", field=field
             )
         return ids
 
@@ -76,11 +79,13 @@ class Embedder:
         self, texts: Sequence[NDArray[np.uint32]], request: RequestInfo, max_wait_ms: int
     ) -> NDArray[np.float32]:
         """Unit vectors, [texts, dimension]; texts beyond the model's length are cut."""
-        return await self.dispatcher.encode(
-            [text[: self.max_text_tokens] for text in texts],
-            request=request,
-            max_wait_ms=max_wait_ms,
-        )
+        vectors = [np.zeros((0, self.model.dimension), np.float32)]
+        for first in range(0, len(texts), MAX_TEXTS):
+            job = [text[: self.max_text_tokens] for text in texts[first : first + MAX_TEXTS]]
+            vectors.append(
+                await self.dispatcher.encode(job, request=request, max_wait_ms=max_wait_ms)
+            )
+        return np.concatenate(vectors)
 
     async def encode_all(
         self, texts: Sequence[NDArray[np.uint32]], request: RequestInfo

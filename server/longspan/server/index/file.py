@@ -22,23 +22,34 @@ LAYOUT = "1"
 _ARRAYS = ("spans", "sentences", "first_sentence", "terms", "first_term", "vectors")
 
 
-def save(path: Path, index: PassageIndex) -> None:
-    """Write ``index``; a reader sees the old file or the whole new one. Blocking."""
+def save(path: Path, index: PassageIndex, *, key: str) -> None:
+    """Write ``index``; a reader sees the old file or the whole new one. Blocking.
+
+    Args:
+        path: where it goes.
+        index: what to write.
+        key: what the index was made from; only a ``load`` with the same key accepts it.
+
+    Raises:
+        OSError: the disk refuses the file.
+    """
     arrays = {name: np.ascontiguousarray(getattr(index, name)) for name in _ARRAYS}
     metadata = {
         "layout": LAYOUT,
         "tokens": str(index.tokens),
-        "sha256": _digest(arrays, index.tokens),
+        "sha256": _digest(arrays, index.tokens, key),
     }
     aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         save_file(arrays, aside, metadata)
         os.replace(aside, path)
+    except SafetensorError as error:
+        raise OSError(f"{path.name}: {error}") from error
     finally:
         aside.unlink(missing_ok=True)
 
 
-def load(path: Path) -> PassageIndex | None:
+def load(path: Path, *, key: str) -> PassageIndex | None:
     """Read and verify an index; None when there is none that can be trusted. Blocking."""
     try:
         with safe_open(path, framework="numpy") as file:
@@ -49,13 +60,13 @@ def load(path: Path) -> PassageIndex | None:
             tokens = int(metadata["tokens"])
     except (OSError, SafetensorError, KeyError, ValueError):
         return None
-    if metadata.get("sha256") != _digest(arrays, tokens):
+    if metadata.get("sha256") != _digest(arrays, tokens, key):
         return None
     return PassageIndex(**arrays, tokens=tokens)
 
 
-def _digest(arrays: dict[str, np.ndarray], tokens: int) -> str:
-    digest = hashlib.sha256()
+def _digest(arrays: dict[str, np.ndarray], tokens: int, key: str) -> str:
+    digest = hashlib.sha256(json.dumps(key).encode())
     for name, array in sorted(arrays.items()):
         head = json.dumps([name, str(array.dtype), array.shape, tokens])
         digest.update(head.encode())

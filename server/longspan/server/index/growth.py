@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Self
 
+from longspan.server.errors import DocumentMissing
+
 
 class Growth:
     """Bytes known to be in a file; readers wait for more of them, or for its end.
@@ -29,9 +31,12 @@ class Growth:
         """All bytes of a finished file.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            DocumentMissing: there is no such file.
         """
-        return cls(path, size_bytes=path.stat().st_size, complete=True)
+        try:
+            return cls(path, size_bytes=path.stat().st_size, complete=True)
+        except FileNotFoundError as error:
+            raise DocumentMissing("the document was deleted") from error
 
     def grow(self, size_bytes: int) -> None:
         """More bytes can be read."""
@@ -52,7 +57,8 @@ class Growth:
 
     def read(self, offset: int, size_bytes: int) -> bytes:
         """Bytes from ``offset``, at most ``size_bytes``, never beyond what is known. Blocking."""
-        return os.pread(self._file, min(size_bytes, self.size_bytes - offset), offset)
+        known_bytes = max(self.size_bytes - offset, 0)
+        return os.pread(self._file, min(size_bytes, known_bytes), offset)
 
     def close(self) -> None:
         """Close the file."""

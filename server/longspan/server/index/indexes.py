@@ -7,12 +7,14 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from longspan.server.embedder import Embedder
+from longspan.server.errors import DiskFull
 from longspan.server.identity import DocumentId
 from longspan.server.index import file
 from longspan.server.index.build import Build
@@ -81,7 +83,9 @@ class Indexes:
         """The index from memory or disk; None when it must be built."""
         index = self._memory.get(document.document_id)
         if index is None:
-            index = await asyncio.to_thread(file.load, self._path(document))
+            index = await asyncio.to_thread(
+                file.load, self._path(document), key=self._key(document)
+            )
         if index is not None:
             self._remember(document.document_id, index)
         return index
@@ -110,14 +114,20 @@ class Indexes:
     async def keep(self, document: StoredDocument, index: PassageIndex) -> StoredDocument:
         """Store a finished index; return the document with what is known of it now.
 
-        A disk that refuses the file costs a rebuild later, never the answer.
+        A disk that refuses the file costs a rebuild later, never the answer. A document
+        that was deleted meanwhile leaves nothing behind.
         """
+        indexed = replace(document, tokens=index.tokens, passages=len(index))
+        path, key = self._path(document), self._key(document)
         try:
-            await asyncio.to_thread(file.save, self._path(document), index)
-        except OSError as error:
+            await asyncio.to_thread(file.save, path, index, key=key)
+            stored = await self._library.set_indexed(indexed)
+        except (OSError, DiskFull) as error:
             log.warning("index of %s not stored: %s", document.document_id, error)
-        self._remember(document.document_id, index)
-        return await self._library.set_indexed(document, tokens=index.tokens, passages=len(index))
+            return indexed
+        if stored:
+            self._remember(document.document_id, index)
+        return indexed
 
     def forget(self, document_id: DocumentId) -> None:
         """Drop a deleted document's index from memory."""
@@ -131,6 +141,9 @@ class Indexes:
 
     def _held_bytes(self) -> int:
         return sum(index.size_bytes for index in self._memory.values())
+
+    def _key(self, document: StoredDocument) -> str:
+        return f"{document.sha256} {self._embedder.model.fingerprint}"
 
     def _path(self, document: StoredDocument) -> Path:
         return self._library.vault.index(document, self._embedder.model.fingerprint)

@@ -13,7 +13,7 @@ from longspan.server.services.admission import Call
 from longspan.server.services.application import Application
 from longspan.server.services.progressing import Progressing
 from longspan.server.services.wire import Context, Inbox, Outbox
-from longspan.server.store.records import StoredDocument
+from longspan.server.store.records import Place, StoredDocument
 from longspan.v1 import document_service_pb2 as pb
 from longspan.v1 import document_service_pb2_grpc
 
@@ -59,12 +59,12 @@ class DocumentService(document_service_pb2_grpc.DocumentServiceServicer):
                 raise InvalidRequest(
                     f"must be between 1 and {self._app.limits.list_page}", field="page_size"
                 )
-            after = DocumentId(request.page_token) if request.page_token else None
+            after = _place(request.page_token) if request.page_token else None
             found = await self._app.library.documents(call.tenant, limit=size + 1, after=after)
             page = found[:size]
             return pb.ListDocumentsResponse(
                 documents=[translate.document(document) for document in page],
-                next_page_token=page[-1].document_id if len(found) > size else "",
+                next_page_token=page[-1].place.token() if len(found) > size else "",
             )
 
     async def DeleteDocument(
@@ -91,6 +91,7 @@ class DocumentService(document_service_pb2_grpc.DocumentServiceServicer):
             try:
                 while start < end:
                     data = growth.read(start, min(self._app.limits.read_bytes, end - start))
+                    assert data, "the content is shorter than its row says"
                     await context.write(pb.ReadDocumentResponse(offset=start, data=data))
                     start += len(data)
             finally:
@@ -119,6 +120,13 @@ class DocumentService(document_service_pb2_grpc.DocumentServiceServicer):
                 call, document, Priority.NORMAL, build, progress, stats
             )
             return indexed.document
+
+
+def _place(token: str) -> Place:
+    try:
+        return Place.of_token(token)
+    except ValueError as error:
+        raise InvalidRequest("not a token of an earlier page", field="page_token") from error
 
 
 def _range(request: pb.ReadDocumentRequest, size_bytes: int) -> tuple[int, int]:

@@ -97,7 +97,8 @@ class InferenceService(inference_service_pb2_grpc.InferenceServiceServicer):
                 indexed = await self._app.intake.index(
                     talk.call, document, talk.priority, build, talk.progress, talk.stats
                 )
-            await self._answer(talk, run, [indexed])
+            completed = await self._answer(talk, run, [indexed])
+        await talk.outbox.send(completed=completed)
 
     async def _generate(self, talk: Conversation, request: pb.GenerateRequest) -> None:
         ids = [DocumentId(document_id) for document_id in request.document_ids]
@@ -115,7 +116,9 @@ class InferenceService(inference_service_pb2_grpc.InferenceServiceServicer):
                 )
                 for document in documents
             ]
-            await self._answer(talk, run, indexed)
+            completed = await self._answer(talk, run, indexed)
+        # Nothing is awaited behind it, so that no report can follow it.
+        await talk.outbox.send(completed=completed)
 
     @asynccontextmanager
     async def _task(self, talk: Conversation, message: pb.Task) -> AsyncIterator[TaskRun]:
@@ -138,7 +141,9 @@ class InferenceService(inference_service_pb2_grpc.InferenceServiceServicer):
         finally:
             await run.close()
 
-    async def _answer(self, talk: Conversation, run: TaskRun, indexed: Sequence[Indexed]) -> None:
+    async def _answer(
+        self, talk: Conversation, run: TaskRun, indexed: Sequence[Indexed]
+    ) -> pb.Completed:
         talk.progress.stage = document_pb2.STAGE_ANSWERING
         await talk.progress.report(talk.outbox)
         with ExitStack() as open_files:
@@ -149,7 +154,7 @@ class InferenceService(inference_service_pb2_grpc.InferenceServiceServicer):
                 open_files.callback(content.close)
                 contents.append(content)
             await self._stream(talk, run, contents)
-        await talk.outbox.send(completed=self._completed(talk, run, indexed))
+        return self._completed(talk, run, indexed)
 
     async def _stream(self, talk: Conversation, run: TaskRun, contents: Sequence[Content]) -> None:
         async for event in run.answer(contents):

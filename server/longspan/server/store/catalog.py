@@ -6,11 +6,12 @@ thread that owns the connection.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from pathlib import Path
 
 from longspan.server.identity import DocumentId, Tenant, UploadId
-from longspan.server.store.records import OpenUpload, StoredDocument
+from longspan.server.store.records import OpenUpload, Place, StoredDocument
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS documents (
@@ -57,10 +58,11 @@ class Catalog:
         try:
             kept = self.put_document(document)
             self.put_upload(upload)
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            # A full disk may have ended the transaction already.
+            self._db.rollback()
             raise
-        self._db.execute("COMMIT")
         return kept
 
     def put_document(self, document: StoredDocument) -> StoredDocument:
@@ -83,24 +85,30 @@ class Catalog:
         return None if row is None else StoredDocument(*row)
 
     def documents(
-        self, tenant: Tenant, *, limit: int, after: DocumentId | None
+        self, tenant: Tenant, *, limit: int, after: Place | None
     ) -> list[StoredDocument]:
         """At most ``limit`` documents, newest first, those behind ``after``."""
+        created_s, document_id = after or Place(math.inf, DocumentId(""))
         rows = self._db.execute(
-            "SELECT * FROM documents WHERE tenant = :tenant AND (:after IS NULL OR "
-            "(-created_s, document_id) > (SELECT -created_s, document_id FROM documents "
-            "WHERE document_id = :after AND tenant = :tenant)) "
+            "SELECT * FROM documents WHERE tenant = :tenant AND (created_s < :created_s "
+            "OR (created_s = :created_s AND document_id > :document_id)) "
             "ORDER BY created_s DESC, document_id LIMIT :limit",
-            {"tenant": tenant, "after": after, "limit": limit},
+            {
+                "tenant": tenant,
+                "created_s": created_s,
+                "document_id": document_id,
+                "limit": limit,
+            },
         )
         return [StoredDocument(*row) for row in rows]
 
-    def set_indexed(self, document_id: DocumentId, *, tokens: int, passages: int) -> None:
-        """Note what the index holds."""
-        self._db.execute(
+    def set_indexed(self, document_id: DocumentId, *, tokens: int, passages: int) -> bool:
+        """Note what the index holds; False if there is no such document."""
+        cursor = self._db.execute(
             "UPDATE documents SET tokens = ?, passages = ? WHERE document_id = ?",
             (tokens, passages, document_id),
         )
+        return cursor.rowcount > 0
 
     def delete_document(self, tenant: Tenant, document_id: DocumentId) -> bool:
         """Remove a document and the uploads that led to it; False if there is none."""
@@ -117,6 +125,10 @@ class Catalog:
         self._db.execute(
             "INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?)", _values(upload)
         )
+
+    def touch_upload(self, upload_id: UploadId, now_s: float) -> None:
+        """Note that somebody was here; nothing if the upload is gone."""
+        self._db.execute("UPDATE uploads SET touched_s = ? WHERE upload_id = ?", (now_s, upload_id))
 
     def upload(self, tenant: Tenant, upload_id: UploadId) -> OpenUpload | None:
         """One upload of this tenant."""

@@ -5,17 +5,17 @@ from __future__ import annotations
 import errno
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import ParamSpec, Self, TypeVar
 
 from longspan.server.aio import in_thread
-from longspan.server.errors import DocumentMissing, UploadMissing, disk_full
+from longspan.server.errors import ConfigError, DocumentMissing, UploadMissing, disk_full
 from longspan.server.identity import DocumentId, Tenant, UploadId, document_id, new_upload_id
 from longspan.server.store.catalog import Catalog
-from longspan.server.store.records import OpenUpload, StoredDocument
+from longspan.server.store.records import OpenUpload, Place, StoredDocument
 from longspan.server.store.vault import Vault
 
 P = ParamSpec("P")
@@ -27,7 +27,11 @@ class Library:
 
     def __init__(self, data_dir: Path) -> None:
         self.vault = Vault(data_dir)
-        self._catalog = Catalog(self.vault.catalog)
+        try:
+            self._catalog = Catalog(self.vault.catalog)
+        except sqlite3.Error as error:
+            self.vault.close()
+            raise ConfigError(f"catalog {self.vault.catalog} cannot be used: {error}") from error
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="library")
 
     async def __aenter__(self) -> Self:
@@ -62,7 +66,7 @@ class Library:
 
     async def touch(self, upload: OpenUpload) -> None:
         """Renew an upload's lease."""
-        await self._run(self._catalog.put_upload, replace(upload, touched_s=time.time()))
+        await self._run(self._catalog.touch_upload, upload.upload_id, time.time())
 
     async def keep(
         self, upload: OpenUpload, *, size_bytes: int, size_chars: int, sha256: str
@@ -98,19 +102,17 @@ class Library:
         return document
 
     async def documents(
-        self, tenant: Tenant, *, limit: int, after: DocumentId | None
+        self, tenant: Tenant, *, limit: int, after: Place | None
     ) -> list[StoredDocument]:
-        """At most ``limit`` documents, newest first."""
+        """At most ``limit`` documents, newest first, those behind ``after``."""
         return await self._run(self._catalog.documents, tenant, limit=limit, after=after)
 
-    async def set_indexed(
-        self, document: StoredDocument, *, tokens: int, passages: int
-    ) -> StoredDocument:
-        """Note what the index holds; return the row as it is now."""
-        await self._run(
-            self._catalog.set_indexed, document.document_id, tokens=tokens, passages=passages
-        )
-        return replace(document, tokens=tokens, passages=passages)
+    async def set_indexed(self, document: StoredDocument) -> bool:
+        """Note what a document's new index holds; False if the document was deleted.
+
+        What was written beside a deleted document is removed.
+        """
+        return await self._run(self._set_indexed, document)
 
     async def delete(self, tenant: Tenant, document_id: DocumentId) -> None:
         """Remove a document and everything derived from it.
@@ -121,9 +123,11 @@ class Library:
         document = await self.document(tenant, document_id)
         await self._run(self._delete, document)
 
-    async def expire_uploads(self, lease_s: float) -> int:
+    async def expire_uploads(
+        self, lease_s: float, *, spared: Collection[UploadId] = frozenset()
+    ) -> int:
         """Remove uploads that nobody has touched for ``lease_s``; return how many."""
-        return await self._run(self._expire, time.time() - lease_s)
+        return await self._run(self._expire, time.time() - lease_s, spared)
 
     async def count_uploads(self) -> int:
         """Uploads that are open and not stored yet."""
@@ -152,12 +156,23 @@ class Library:
         self._catalog.delete_upload(upload_id)
         self.vault.discard_spool(upload_id)
 
-    def _delete(self, document: StoredDocument) -> None:
-        self._catalog.delete_document(document.tenant, document.document_id)
-        self.vault.discard(document)
+    def _set_indexed(self, document: StoredDocument) -> bool:
+        stored = self._catalog.set_indexed(
+            document.document_id, tokens=document.tokens, passages=document.passages
+        )
+        if not stored:
+            self.vault.discard(document)
+        return stored
 
-    def _expire(self, touched_before_s: float) -> int:
-        expired = self._catalog.uploads(touched_before_s=touched_before_s)
+    def _delete(self, document: StoredDocument) -> None:
+        # Files first: a crash leaves a row that can be deleted again, not bytes that nobody
+        # knows of; and on a full disk the files make room for the row's change.
+        self.vault.discard(document)
+        self._catalog.delete_document(document.tenant, document.document_id)
+
+    def _expire(self, touched_before_s: float, spared: Collection[UploadId]) -> int:
+        old = self._catalog.uploads(touched_before_s=touched_before_s)
+        expired = [upload for upload in old if upload.upload_id not in spared]
         for upload in expired:
             self._discard_upload(upload.upload_id)
         return len(expired)

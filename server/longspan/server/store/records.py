@@ -3,8 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 from longspan.server.identity import DocumentId, Tenant, UploadId
+
+
+class Place(NamedTuple):
+    """A place in the list of documents; stays one when the document there is deleted."""
+
+    created_s: float
+    document_id: DocumentId
+
+    @classmethod
+    def of_token(cls, token: str) -> Self:
+        """Read what ``token`` wrote.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        created, _, document_id = token.partition("_")
+        return cls(float.fromhex(created), DocumentId(document_id))
+
+    def token(self) -> str:
+        """The place as callers carry it; exact."""
+        return f"{self.created_s.hex()}_{self.document_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +44,11 @@ class StoredDocument:
     tokens: int
     passages: int
     created_s: float
+
+    @property
+    def place(self) -> Place:
+        """Where it stands in the list."""
+        return Place(self.created_s, self.document_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,8 @@ class Summarized:
             return
         candidates = await embed_sentences(places, self.embedder, self.request)
         self.task_tokens += candidates.tokens
+        if not candidates.sentences:
+            return
         for index, (number, score) in enumerate(self._salient(candidates), start=1):
             citation = candidates.sentences[number].cite(index, score)
             yield line_with_citation(citation)

@@ -4,23 +4,38 @@ A cut before position ``p`` is *safe* when ``text[p - 1]`` is a letter or an ASC
 ``text[p]`` is one of a few white-space and CJK punctuation characters (``MARKS``). For the
 pipelines recognised here this follows from four facts:
 
-1. Normalising. No character of ``MARKS`` combines with what stands before it, so NFC and
-   BertNormalizer (NFD, marks removed, lower case, spaces around ideographs; all local)
-   work on both sides alone. A letter whose NFC form does not end in a letter (U+0958
-   becomes a letter and a mark) is no place to cut.
-2. Splitting. The patterns recognised match from left to right and look at most one
-   character ahead, never behind, so what follows a match boundary does not depend on what
-   precedes it. No alternative of them matches a letter or digit *followed by* a character
-   of ``MARKS``, so there is always a boundary at ``p``. The only look-ahead, ``\\s+(?!\\S)``,
-   is decided inside the left side, which does not end in white space. Where several splits
-   follow each other (DeepSeek-V3: digits by threes, then runs of ideographs and kana, then
-   words), ``p`` is a boundary of each: ``MARKS`` is disjoint from digits and from
-   U+3040-U+30FF, which hold punctuation such as U+30FB beside the letters.
-3. Modelling. BPE and WordPiece see one word at a time.
-4. Added tokens are found in the raw text before all this. A character that follows a
-   letter or digit inside any of them is taken out of ``MARKS``.
+1. Normalising. Characters of ``MARKS`` are starters (UAX #15) that compose with nothing
+   before them and are their own NFC form, so NFC and BertNormalizer (NFD, marks removed,
+   lower case of each character, spaces around ideographs; all local) work on both sides
+   alone. A letter whose NFC form does not end in a letter (U+0958 becomes a letter and a
+   mark) is no place to cut; no letter but the jamo composes with what precedes it, and a
+   Hangul syllable is a letter.
+2. Splitting. The patterns match from left to right and never look behind, so what follows
+   a match boundary does not depend on what precedes it. A boundary stands at ``p``,
+   because no alternative matches a letter or digit *followed by* a character of ``MARKS``:
 
-Letters are those of Unicode 3.2: every regular-expression engine agrees on them.
+   - a contraction, ``[^...]?\\p{L}+``, ``[!...][A-Za-z]+`` and ``[^...]?[\\p{L}\\p{M}]+`` end
+     with their letters and marks, ``\\p{N}{1,3}`` with its digits;
+   - `` ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*`` and `` ?[\\p{P}\\p{S}]+[\\r\\n]*`` match no letter or digit;
+   - the white-space alternatives match neither; their look-ahead ``(?!\\S)`` sees one
+     character behind a run of white space, and on the left of ``p`` such a run is followed
+     by a character of the left side, which ends in none.
+
+   Where several splits follow each other (DeepSeek-V3: digits by threes, then ideographs
+   and kana, then words) the argument holds for each inside the pieces of the one before:
+   ``MARKS`` is disjoint from digits and from U+3040-U+30FF, which hold punctuation such as
+   U+30FB and the marks U+3099 and U+309A beside the letters. What the last split does not
+   match becomes pieces too; a letter is always matched, and the first split isolates digits,
+   so no such piece reaches over ``p``. BertPreTokenizer ends a word before every white-space
+   and punctuation character.
+3. Modelling. BPE and WordPiece see one word at a time.
+4. Added tokens are found before all this, and can only bridge ``p`` when they hold its two
+   characters. A character that follows a letter or digit inside any of them is taken out of
+   ``MARKS``; tokens whose match depends on their surroundings (``single_word``, ``lstrip``,
+   ``rstrip``), or on what the normaliser makes of them, leave no rule.
+
+Letters are those of Unicode 3.2 that still are: all regular-expression engines agree on
+them (U+1885 became a mark, U+10341 a number).
 A pipeline that is not recognised gets no rule, and is tokenised in one piece.
 """
 
@@ -83,7 +98,7 @@ def cut_rule(tokenizer_json: str) -> CutRule | None:
     if not (_is_byte_level_bpe(spec) or _is_bert(spec)):
         return None
     added = spec.get("added_tokens") or []
-    if any(token["single_word"] or token["lstrip"] or token["rstrip"] for token in added):
+    if not all(_is_plain(token) for token in added):
         return None
     inside = {
         after
@@ -94,9 +109,18 @@ def cut_rule(tokenizer_json: str) -> CutRule | None:
     return CutRule(MARKS - inside)
 
 
+def _is_plain(token: dict[str, Any]) -> bool:
+    """True for a token that matches its own characters, wherever they stand."""
+    if token["single_word"] or token["lstrip"] or token["rstrip"]:
+        return False
+    content = token["content"]
+    return not token["normalized"] or (content.isascii() and not any(map(str.isspace, content)))
+
+
 def _is_byte_level_bpe(spec: dict[str, Any]) -> bool:
     steps = _steps(spec.get("pre_tokenizer"), "pretokenizers")
-    if spec["model"]["type"] != "BPE" or spec["model"].get("dropout") or not steps:
+    model = spec["model"]
+    if model.get("type") != "BPE" or model.get("dropout") or not steps:
         return False
     *splits, last = steps
     patterns = tuple(split.get("pattern", {}).get("Regex") for split in splits)
@@ -105,7 +129,9 @@ def _is_byte_level_bpe(spec: dict[str, Any]) -> bool:
         for split in splits
     )
     byte_level = (
-        last["type"] == "ByteLevel" and not last["add_prefix_space"] and not last["use_regex"]
+        last["type"] == "ByteLevel"
+        and not last.get("add_prefix_space", True)
+        and not last.get("use_regex", True)
     )
     return byte_level and isolated and patterns in _KNOWN_SPLITS and _only_nfc(spec)
 
@@ -119,7 +145,7 @@ def _is_bert(spec: dict[str, Any]) -> bool:
     normalizer = spec.get("normalizer") or {}
     pre_tokenizer = spec.get("pre_tokenizer") or {}
     return (
-        spec["model"]["type"] == "WordPiece"
+        spec["model"].get("type") == "WordPiece"
         and normalizer.get("type") == "BertNormalizer"
         and pre_tokenizer.get("type") == "BertPreTokenizer"
     )
@@ -134,7 +160,11 @@ def _steps(stage: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
 def _ends_word(character: str) -> bool:
     if character.isascii():
         return character.isalnum()
-    if unicodedata.ucd_3_2_0.category(character)[0] != "L":
-        return False
-    normal = unicodedata.normalize("NFC", character)
-    return unicodedata.ucd_3_2_0.category(normal[-1])[0] == "L"
+    return _is_letter(character) and _is_letter(unicodedata.normalize("NFC", character)[-1])
+
+
+def _is_letter(character: str) -> bool:
+    return (
+        unicodedata.ucd_3_2_0.category(character)[0] == "L"
+        and unicodedata.category(character)[0] == "L"
+    )

@@ -69,6 +69,7 @@ class SentenceSplitter:
 
     def __init__(self) -> None:
         self._waiting = ""
+        self._inside_line = False
         self._block = ""
         self._block_char = 0
         self._block_byte = 0
@@ -95,6 +96,11 @@ class SentenceSplitter:
         return found + self._flush()
 
     def _line(self, line: str) -> list[Sentence]:
+        """Take a line, or the next part of one that is longer than a block."""
+        goes_on, self._inside_line = self._inside_line, not line.endswith("\n")
+        return self._extend(line) if goes_on else self._start(line)
+
+    def _start(self, line: str) -> list[Sentence]:
         stripped = line.strip()
         if not stripped:
             return self._skip(line)
@@ -105,10 +111,11 @@ class SentenceSplitter:
                 return self._skip(line)
             return self._alone(line, Kind.ROW, ends_block=False)
         found = self._flush() if _ITEM.match(stripped) else []
+        return found + self._extend(line)
+
+    def _extend(self, line: str) -> list[Sentence]:
         self._block += line
-        if len(self._block) >= BLOCK_CHARS:
-            found += self._relieve()
-        return found
+        return self._relieve() if len(self._block) >= BLOCK_CHARS else []
 
     def _skip(self, line: str) -> list[Sentence]:
         found = self._flush()
@@ -118,7 +125,7 @@ class SentenceSplitter:
     def _alone(self, line: str, kind: Kind, *, ends_block: bool) -> list[Sentence]:
         found = self._flush()
         self._block = line
-        return found + self._take([(0, len(line))], kind, ends_block=ends_block)
+        return found + self._take(_cut_long(line, 0, len(line)), kind, ends_block=ends_block)
 
     def _flush(self) -> list[Sentence]:
         if not self._block:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -35,18 +36,27 @@ class TokenPiece:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """A tokenizer for documents: nothing is cut off, padded or taken for a control token.
+    """A tokenizer for documents: nothing is cut off, padded, added or taken for a control token.
 
     Text such as ``<|im_end|>`` in a document is ordinary text, whether its model calls
     the token special or not.
     """
     spec = json.loads(path.read_text("utf-8"))
-    spec["truncation"] = spec["padding"] = None
+    # A post-processor may also trim offsets, and treats the first token of a text apart.
+    spec["truncation"] = spec["padding"] = spec["post_processor"] = None
     for token in spec.get("added_tokens") or []:
-        token["special"] = True
+        # ``encode_special_tokens`` passes over special tokens only; as none of them is ever
+        # matched, how it would match is of no account and must not hinder the cuts.
+        token.update(special=True, normalized=False, single_word=False, lstrip=False, rstrip=False)
     tokenizer = Tokenizer.from_str(json.dumps(spec))
     tokenizer.encode_special_tokens = True
     return tokenizer
+
+
+@lru_cache(maxsize=8)
+def _rule_of(tokenizer: Tokenizer) -> CutRule | None:
+    """Serialising a large vocabulary takes half a second: once for all documents."""
+    return cut_rule(tokenizer.to_str())
 
 
 class StreamingTokeniser:
@@ -56,7 +66,7 @@ class StreamingTokeniser:
     the tokenizer's batch calls do, its single call does not. A batch uses all cores.
 
     Args:
-        tokenizer: from ``load_tokenizer``.
+        tokenizer: from ``load_tokenizer``, and not changed after its first use here.
         with_offsets: also say where each token stands.
         piece_chars: longest text given to the tokenizer as one item, where it can be cut.
         least_chars: text collected before the tokenizer is called.
@@ -71,7 +81,7 @@ class StreamingTokeniser:
         least_chars: int = LEAST_CHARS,
     ) -> None:
         self._tokenizer = tokenizer
-        self._rule = cut_rule(tokenizer.to_str())
+        self._rule = _rule_of(tokenizer)
         self._with_offsets = with_offsets
         self._piece_chars = piece_chars
         self._least_chars = least_chars

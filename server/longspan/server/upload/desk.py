@@ -60,6 +60,12 @@ class UploadDesk:
         """Streams that are sending now."""
         return len(self._holds)
 
+    async def expire(self) -> int:
+        """Remove uploads whose lease has ended and that no stream sends; return how many."""
+        return await self._library.expire_uploads(
+            self._limits.upload_lease_s, spared=frozenset(self._holds)
+        )
+
     @asynccontextmanager
     async def session(self, tenant: Tenant, header: Header) -> AsyncIterator[tuple[Session, Hold]]:
         """Open or resume; what was kept stays kept when the block is left early.
@@ -81,6 +87,7 @@ class UploadDesk:
                 yield session, hold
             finally:
                 await session.close()
+                await self._library.touch(upload)
         finally:
             del self._holds[upload_id]
             hold.released.set()

@@ -6,7 +6,13 @@ from concurrent.futures import Executor
 from typing import Protocol, Self
 
 from longspan.server.aio import in_thread
-from longspan.server.errors import ChunkConflict, DigestMismatch, InvalidUtf8, LengthMismatch
+from longspan.server.errors import (
+    ChunkConflict,
+    DigestMismatch,
+    InvalidRequest,
+    InvalidUtf8,
+    LengthMismatch,
+)
 from longspan.server.index.growth import Growth
 from longspan.server.limits import Limits
 from longspan.server.store.library import Library
@@ -175,8 +181,11 @@ class ReplayedSession:
         """Accept bytes that are the document's own.
 
         Raises:
+            InvalidRequest: the chunk is malformed.
             ChunkConflict: they are not.
         """
+        if not data or offset < 0:
+            raise InvalidRequest("a chunk needs data and a position", field="chunk")
         kept = await in_thread(self._threads, lambda: self._growth.read(offset, len(data)))
         if kept != data:
             raise ChunkConflict(

@@ -8,9 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from longspan.server.text.utf8 import IncrementalUtf8
-
 from longspan.server.errors import ChunkConflict, InvalidUtf8, disk_full
+from longspan.server.text.utf8 import IncrementalUtf8
 
 BLOCK_BYTES = 1 << 20
 
