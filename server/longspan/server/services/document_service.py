@@ -54,7 +54,7 @@ class DocumentService(document_service_pb2_grpc.DocumentServiceServicer):
     ) -> pb.ListDocumentsResponse:
         """List the caller's documents, newest first."""
         with self._app.admission.enter(context) as call:
-            size = request.page_size or DEFAULT_PAGE
+            size = request.page_size or min(DEFAULT_PAGE, self._app.limits.list_page)
             if not 1 <= size <= self._app.limits.list_page:
                 raise InvalidRequest(
                     f"must be between 1 and {self._app.limits.list_page}", field="page_size"

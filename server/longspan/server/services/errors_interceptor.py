@@ -56,6 +56,10 @@ def _guard(behaviour: Behaviour, method: str) -> Behaviour:
             status = to_status(error)
         except grpc.aio.AbortError:
             raise
+        except grpc.aio.InternalError as error:
+            # An operation on the stream failed: the client is gone, and no status reaches it.
+            log.debug("%s: the client is gone", method)
+            raise asyncio.CancelledError from error
         except Exception:
             error_id, status = fault_status()
             log.exception("%s failed, error id %s", method, error_id)

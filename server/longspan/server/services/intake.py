@@ -21,7 +21,6 @@ from longspan.server.services.wire import Inbox, Outbox
 from longspan.server.store.records import StoredDocument
 from longspan.server.upload.desk import Header, UploadDesk
 from longspan.server.upload.session import ReceivingSession, Session
-from longspan.v1 import document_pb2
 
 BYTES_PER_TOKEN = 4
 
@@ -82,10 +81,10 @@ class Intake:
     ) -> Indexed:
         """The index of a stored document: found, finished, or built now."""
         assert self._indexes is not None
-        progress.stage = document_pb2.STAGE_INDEXING
+        progress.received(document)
         index = await self._indexes.find(document)
         if index is not None:
-            progress.found(document, len(index))
+            progress.found(index)
             return Indexed(document, index, cached=True)
         self._indexes.check(document)
         if build is not None:

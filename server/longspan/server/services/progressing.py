@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from longspan.server.index.build import BuildProgress
+from longspan.server.index.passage_index import PassageIndex
 from longspan.server.index.running import RunningBuild
 from longspan.server.services.wire import Outbox
 from longspan.server.store.records import StoredDocument
@@ -31,7 +33,8 @@ class Progressing:
 
     def __init__(self, position: Callable[[], int]) -> None:
         self._position = position
-        self._found_passages = 0
+        self._found: PassageIndex | None = None
+        self._before = document_pb2.Progress()
         self._document: StoredDocument | None = None
         self.stage: document_pb2.Stage = document_pb2.STAGE_UPLOADING
         self.session: Session | None = None
@@ -40,15 +43,18 @@ class Progressing:
         self.acknowledge: Callable[[], Awaitable[None]] = _nothing
 
     def received(self, document: StoredDocument) -> None:
-        """All bytes are here."""
+        """All bytes are here; a further document adds to what was counted before."""
+        before = self._document
+        if before is not None and before.document_id != document.document_id:
+            self._before = self.message()
+            self.build = self._found = None
         self._document = document
-        self.total_bytes = document.size_bytes
+        self.total_bytes = self._before.bytes_total + document.size_bytes
         self.stage = document_pb2.STAGE_INDEXING
 
-    def found(self, document: StoredDocument, passages: int) -> None:
+    def found(self, index: PassageIndex) -> None:
         """The index was there before."""
-        self.received(document)
-        self._found_passages = passages
+        self._found = index
         self.build = None
 
     def message(self) -> document_pb2.Progress:
@@ -59,16 +65,18 @@ class Progressing:
             bytes_total=self.total_bytes,
             queue_position=self._position(),
         )
-        if self.build is not None:
-            message.tokens = self.build.progress.tokens
-            message.passages = self.build.progress.passages
-            message.passages_embedded = self.build.progress.embedded
-        elif self._document is not None:
-            message.tokens = self._document.tokens
-            message.passages = self._found_passages
-            message.passages_embedded = self._found_passages
-            message.passages_cached = self._found_passages
+        done = self._counted()
+        message.tokens = self._before.tokens + done.tokens
+        message.passages = self._before.passages + done.passages
+        message.passages_embedded = self._before.passages_embedded + done.embedded
+        message.passages_cached = self._before.passages_cached + len(self._found or ())
         return message
+
+    def _counted(self) -> BuildProgress:
+        """The counters of the present document."""
+        if self._found is not None:
+            return BuildProgress(self._found.tokens, len(self._found), len(self._found))
+        return BuildProgress() if self.build is None else self.build.progress
 
     async def report(self, outbox: Outbox) -> None:
         """Send what can be told now."""

@@ -84,9 +84,7 @@ class Catalog:
         ).fetchone()
         return None if row is None else StoredDocument(*row)
 
-    def documents(
-        self, tenant: Tenant, *, limit: int, after: Place | None
-    ) -> list[StoredDocument]:
+    def documents(self, tenant: Tenant, *, limit: int, after: Place | None) -> list[StoredDocument]:
         """At most ``limit`` documents, newest first, those behind ``after``."""
         created_s, document_id = after or Place(math.inf, DocumentId(""))
         rows = self._db.execute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -22,7 +23,13 @@ class Place(NamedTuple):
             ValueError: it is something else.
         """
         created, _, document_id = token.partition("_")
-        return cls(float.fromhex(created), DocumentId(document_id))
+        try:
+            created_s = float.fromhex(created)
+        except OverflowError as error:
+            raise ValueError("no time is so late") from error
+        if not math.isfinite(created_s):
+            raise ValueError("not a time")
+        return cls(created_s, DocumentId(document_id))
 
     def token(self) -> str:
         """The place as callers carry it; exact."""

@@ -49,9 +49,6 @@ def _hashes(word: str) -> tuple[int, ...]:
         return tuple(zlib.crc32(pair.encode()) for pair in pairs)
     if word in _FUNCTION_WORDS:
         return ()
-    return (zlib.crc32(_stemmer().stemWord(word).encode()),)
-
-
-@lru_cache(maxsize=1)
-def _stemmer() -> snowballstemmer.stemmer:
-    return snowballstemmer.stemmer("english")
+    # A stemmer keeps the word it works on: one for all threads would mix their words up.
+    stem = snowballstemmer.stemmer("english").stemWord(word)
+    return (zlib.crc32(stem.encode()),)
