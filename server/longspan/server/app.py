@@ -37,6 +37,8 @@ FILE_THREADS = 4
 SWEEP_S = 60.0
 # For the last answers to leave, once the calls behind them have ended.
 FLUSH_S = 1.0
+# For calls that were cut to put away what they held.
+UNWIND_S = 5.0
 
 
 class Server:
@@ -45,11 +47,13 @@ class Server:
     Attributes:
         application: the parts behind the API.
         port: where it listens.
+        admin_port: where health and reflection answer, if anywhere.
     """
 
     def __init__(self, application: Application, listener: Listener, config: Config) -> None:
         self.application = application
         self.port = listener.port
+        self.admin_port = listener.admin_port
         self._listener = listener
         self._config = config
 
@@ -96,6 +100,7 @@ async def running_server(config: Config, pool: PoolConfig | None = None) -> Asyn
         sweeping = asyncio.create_task(_sweep(desk, config.limits.upload_lease_s))
         stack.push_async_callback(cancel_and_wait, sweeping)
         listener = await Listener.start(config, application, health)
+        stack.push_async_callback(application.admission.drain, UNWIND_S)
         stack.push_async_callback(listener.stop, 0.0)
         server = Server(application, listener, config)
         health.serving()
@@ -110,7 +115,11 @@ async def _start_embedder(
     tokenizer = load_tokenizer(tokenizer_path(config.encoder))
     dispatcher = Dispatcher(
         pool,
-        QueueLimits(tokens=config.limits.queued_tokens),
+        # Without tenants there is nobody to keep a share of the queue for.
+        QueueLimits(
+            tokens=config.limits.queued_tokens,
+            tenant_share=0.5 if config.trust_tenant_metadata else 1.0,
+        ),
         health_changed=health.workers_changed,
     )
     dispatcher.start()
