@@ -55,7 +55,7 @@ except ImportError:  # run by hand, outside a build
     pass
 else:
 
-    class ProtoBuildHook(BuildHookInterface):  # type: ignore[type-arg,misc]
+    class ProtoBuildHook(BuildHookInterface):  # type: ignore[type-arg,misc,unused-ignore]
         """Hatchling's way in."""
 
         def initialize(self, version: str, build_data: dict[str, Any]) -> None:
