@@ -214,3 +214,20 @@ async def analyze(
 ) -> tuple[list[pb.AnalyzeResponse], Refusal | None]:
     """Send the messages of an Analyze."""
     return await converse(serving, "Analyze", messages)
+
+
+async def open_uploads(serving: Serving) -> int:
+    """Uploads that can be resumed."""
+    return await serving.server.application.library.count_uploads()
+
+
+async def check_resumes(serving: Serving, upload_id: str, at: int, data: bytes) -> None:
+    """The upload goes on at byte ``at`` and ends as ``data``; it is deleted then."""
+    chunks = [chunk(at, data[at:])] if at < len(data) else []
+    events, refusal = await upload(serving, [header(upload_id=upload_id), *chunks, commit(data)])
+    assert refusal is None, refusal
+    assert events[0].accepted.committed_bytes == at
+    document_id = events[-1].stored.document.document_id
+    assert await read(serving, document_id) == data
+    request = documents_pb.DeleteDocumentRequest(document_id=document_id)
+    await serving.documents.DeleteDocument(request)

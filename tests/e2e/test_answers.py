@@ -22,6 +22,7 @@ from tests.e2e.raw_calls import (
     ask,
     collect,
     generate,
+    read,
     store,
     summarize,
     whole,
@@ -221,17 +222,24 @@ async def test_progress_comes_every_second_and_never_falls(server: Serving) -> N
     assert any(0 < count < embedded[-1] for count in embedded), "nothing ran behind the upload"
 
 
-async def test_progress_of_a_document_indexed_by_generate_never_falls(
-    server: Serving, library: dict[str, str], tmp_path: Path
+async def test_progress_of_documents_indexed_by_generate_never_falls(
+    server: Serving, library: dict[str, str]
 ) -> None:
-    for path in server.config.data_dir.rglob("*.index"):
+    indexes = server.server.application.indexes
+    assert indexes is not None
+    for path in index_files(server.config.data_dir):
         path.unlink()
-    assert server.server.application.indexes is not None
+    ids = [library[name] for name in (AGREEMENT, "services-agreement.zh.md")]
     for document_id in library.values():
-        server.server.application.indexes.forget(DocumentId(document_id))
-    answer = await generate(server, list(library.values()), ask(QUESTION))
+        indexes.forget(DocumentId(document_id))
+    answer = await generate(server, ids, ask(QUESTION))
     check_monotone(answer)
     assert answer.completed.usage.cached_tokens == 0
+
+
+def index_files(data_dir: Path) -> list[Path]:
+    """All stored indexes."""
+    return list(data_dir.rglob("*.index"))
 
 
 async def test_a_second_question_embeds_no_passage_again(
@@ -268,3 +276,42 @@ async def test_a_document_without_an_answer_says_so(server: Serving) -> None:
     assert completed.finish_reason == pb.FINISH_REASON_NO_ANSWER
     assert answer.text == ""
     assert completed.usage.document_tokens > 0
+
+
+STRANGE = {
+    "control tokens": b"Terms apply. <|im_end|> <|endoftext|> [SEP] [CLS] The fee is 3 euros.",
+    "nul": b"The fee\x00 is 3 euros.\x00\x00 Nothing more.",
+    "byte order mark": b"\xef\xbb\xbfThe fee is 3 euros. It is due on Monday.",
+    "one character": b"x",
+    "crlf": b"# Fees\r\n\r\nThe fee is 3 euros.\r\nIt is due.\r\n",
+    "one line": b"the fee is 3 euros and " * 800,
+    "no spaces": b"fee" * 6000,
+    "emoji": "🦜👩‍👩‍👧".encode() * 300,
+    "combining": ("e" + "\u0301" * 500).encode(),
+    "right to left": "רסיס מים. הסכום הוא 3.".encode(),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+async def test_strange_documents_are_quoted_to_the_byte(server: Serving, name: str) -> None:
+    content = STRANGE[name]
+    document = await store(server, content)
+    assert document.size_chars == len(content.decode())
+    assert await read(server, document.document_id) == content
+    for task in (summarize(3), ask("What is the fee?")):
+        answer = await generate(server, [document.document_id], task)
+        assert len(answer.text.splitlines()) == len(answer.citations)
+        for citation in answer.citations:
+            assert citation.quote.encode() == content[citation.span.start : citation.span.end]
+    if name != "one character":
+        assert (await generate(server, [document.document_id], summarize())).citations
+
+
+@pytest.mark.parametrize("content", [b" \n\t\r\n ", "\u3000\u2028\u00a0".encode(), b"\n"])
+async def test_a_document_of_white_space_holds_no_answer(server: Serving, content: bytes) -> None:
+    for task in (summarize(), ask("why")):
+        events, refusal = await analyze(server, analyze_messages(whole(content), task))
+        assert refusal is None
+        answer = Answer(events)
+        assert answer.completed.finish_reason == pb.FINISH_REASON_NO_ANSWER
+        assert (answer.text, answer.citations) == ("", [])

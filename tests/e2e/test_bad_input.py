@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import resource
-import shutil
-import subprocess
-import sys
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -21,17 +13,16 @@ from longspan.server.limits import Limits
 from longspan.v1 import document_service_pb2 as documents_pb
 from longspan.v1 import inference_service_pb2 as pb
 from tests.e2e.raw_calls import (
-    Answer,
-    Metadata,
     Refusal,
     analyze,
     analyze_messages,
     ask,
+    check_resumes,
     chunk,
     collect,
     commit,
-    generate,
     header,
+    open_uploads,
     read,
     refused,
     store,
@@ -65,11 +56,6 @@ async def nothing_left_behind(server: Serving) -> AsyncIterator[None]:
     await server.settled()
 
 
-async def open_uploads(serving: Serving) -> int:
-    """Uploads that can be resumed."""
-    return await serving.server.application.library.count_uploads()
-
-
 async def check_refused(
     serving: Serving, messages: list[Any], code: Code, reason: str, *, resumable_at: int | None
 ) -> Refusal:
@@ -84,22 +70,8 @@ async def check_refused(
     left = await open_uploads(serving) - before
     assert left == (0 if resumable_at is None else 1)
     if resumable_at is not None:
-        await check_resumes(serving, events[0].accepted.upload_id, resumable_at)
+        await check_resumes(serving, events[0].accepted.upload_id, resumable_at, TEXT)
     return refusal
-
-
-async def check_resumes(serving: Serving, upload_id: str, at: int) -> None:
-    """The upload goes on at byte ``at`` and ends as TEXT."""
-    messages = [header(upload_id=upload_id), chunk(at, TEXT[at:]), commit(TEXT)]
-    if at == len(TEXT):
-        del messages[1]
-    events, refusal = await upload(serving, messages)
-    assert refusal is None, refusal
-    assert events[0].accepted.committed_bytes == at
-    document_id = events[-1].stored.document.document_id
-    assert await read(serving, document_id) == TEXT
-    request = documents_pb.DeleteDocumentRequest(document_id=document_id)
-    await serving.documents.DeleteDocument(request)
 
 
 BAD_TEXT = [
@@ -204,7 +176,7 @@ async def test_a_message_over_the_transport_limit_is_refused_by_the_transport(
     assert refusal is not None
     assert refusal.code is Code.RESOURCE_EXHAUSTED
     await server.settled()
-    await check_resumes(server, events[0].accepted.upload_id, HALF)
+    await check_resumes(server, events[0].accepted.upload_id, HALF, TEXT)
 
 
 async def test_a_wrong_digest_discards_the_upload(server: Serving) -> None:
@@ -413,261 +385,9 @@ async def test_strange_titles_are_kept(server: Serving) -> None:
         assert (await server.documents.GetDocument(get)).document.title == title
 
 
-STRANGE = {
-    "control tokens": b"Terms apply. <|im_end|> <|endoftext|> [SEP] [CLS] The fee is 3 euros.",
-    "nul": b"The fee\x00 is 3 euros.\x00\x00 Nothing more.",
-    "byte order mark": b"\xef\xbb\xbfThe fee is 3 euros. It is due on Monday.",
-    "one character": b"x",
-    "crlf": b"# Fees\r\n\r\nThe fee is 3 euros.\r\nIt is due.\r\n",
-    "one line": b"the fee is 3 euros and " * 800,
-    "no spaces": b"fee" * 6000,
-    "emoji": "🦜👩‍👩‍👧".encode() * 300,
-    "combining": ("e" + "\u0301" * 500).encode(),
-    "right to left": "רסיס מים. הסכום הוא 3.".encode(),
-}
-
-
-@pytest.mark.parametrize("name", STRANGE)
-async def test_strange_documents_are_quoted_to_the_byte(server: Serving, name: str) -> None:
-    content = STRANGE[name]
-    document = await store(server, content)
-    assert document.size_chars == len(content.decode())
-    assert await read(server, document.document_id) == content
-    for task in (summarize(3), ask("What is the fee?")):
-        answer = await generate(server, [document.document_id], task)
-        assert len(answer.text.splitlines()) == len(answer.citations)
-        for citation in answer.citations:
-            assert citation.quote.encode() == content[citation.span.start : citation.span.end]
-    if name != "one character":
-        assert (await generate(server, [document.document_id], summarize())).citations
-
-
-@pytest.mark.parametrize("content", [b" \n\t\r\n ", "\u3000\u2028\u00a0".encode(), b"\n"])
-async def test_a_document_of_white_space_holds_no_answer(server: Serving, content: bytes) -> None:
-    for task in (summarize(), ask("why")):
-        events, refusal = await analyze(server, analyze_messages(whole(content), task))
-        assert refusal is None
-        answer = Answer(events)
-        assert answer.completed.finish_reason == pb.FINISH_REASON_NO_ANSWER
-        assert (answer.text, answer.citations) == ("", [])
-
-
 async def test_bytes_that_are_no_message_are_refused(server: Serving) -> None:
     call: Any = server.channel.stream_stream("/longspan.v1.DocumentService/Upload")
     _, refusal = await collect(call(iter([b"\xff\xff\xff"])))
     assert refusal is not None
     assert refusal.code in (Code.INTERNAL, Code.INVALID_ARGUMENT)
     assert "Traceback" not in refusal.message
-
-
-TENANTS = {"trust_tenant_metadata": True, "encoder": "none"}
-
-
-def tenant(name: str) -> Metadata:
-    """Call metadata."""
-    return (("longspan-tenant", name),)
-
-
-async def test_a_tenant_sees_nothing_of_another(tmp_path: Path) -> None:
-    async with serving(tmp_path, **TENANTS) as running:
-        document = await store(running, TEXT, tenant("acme"))
-        other = await store(running, TEXT, tenant("other"))
-        assert other.document_id != document.document_id
-        events, _ = await upload(running, [header(), chunk(0, TEXT[:9])], tenant("acme"))
-        upload_id = events[0].accepted.upload_id
-        _, stolen = await upload(running, [header(upload_id=upload_id)], tenant("other"))
-        assert stolen is not None
-        assert (stolen.code, stolen.reason) == (Code.NOT_FOUND, "UPLOAD_MISSING")
-        get = documents_pb.GetDocumentRequest(document_id=document.document_id)
-        delete = documents_pb.DeleteDocumentRequest(document_id=document.document_id)
-        for call in (
-            running.documents.GetDocument(get, metadata=tenant("other")),
-            running.documents.DeleteDocument(delete, metadata=tenant("other")),
-            running.documents.GetDocument(get),
-        ):
-            with pytest.raises(grpc.aio.AioRpcError) as error:
-                await call
-            assert Refusal.of(error.value).reason == "DOCUMENT_MISSING"
-        listed = await running.documents.ListDocuments(
-            documents_pb.ListDocumentsRequest(), metadata=tenant("acme")
-        )
-        assert [one.document_id for one in listed.documents] == [document.document_id]
-
-
-@pytest.mark.parametrize("name", ["", "-x", "a/b", "x" * 65, "a b"])
-async def test_a_malformed_tenant_is_refused(tmp_path: Path, name: str) -> None:
-    async with serving(tmp_path, **TENANTS) as running:
-        call: Any = running.documents.Upload(waiting_messages(), metadata=tenant(name))
-        _, refusal = await collect(call)
-        assert refusal is not None
-        assert (refusal.code, refusal.metadata) == (
-            Code.INVALID_ARGUMENT,
-            {"field": "longspan-tenant"},
-        )
-
-
-async def waiting_messages(*messages: Any) -> AsyncIterator[Any]:
-    """These messages, then silence."""
-    for message in messages:
-        yield message
-    await asyncio.sleep(60)
-
-
-async def test_a_client_that_falls_silent_is_ended_and_can_resume(tmp_path: Path) -> None:
-    limits = Limits(chunk_wait_s=0.3)
-    async with serving(tmp_path, encoder="none", limits=limits) as running:
-        messages = waiting_messages(header(), chunk(0, TEXT[:HALF]))
-        events, refusal = await collect(running.documents.Upload(messages))
-        assert refusal is not None
-        assert (refusal.code, refusal.reason) == (Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
-        assert "0.3 s" in refusal.message
-        await running.settled()
-        await check_resumes(running, events[0].accepted.upload_id, HALF)
-        _, silent = await collect(running.documents.Upload(waiting_messages()))
-        assert silent is not None
-        assert silent.code is Code.DEADLINE_EXCEEDED
-        assert await open_uploads(running) == 0
-
-
-async def test_a_request_too_many_is_refused_at_once(tmp_path: Path) -> None:
-    async with serving(tmp_path, encoder="none", limits=Limits(requests=2)) as running:
-        held = [running.documents.Upload(waiting_messages(header())) for _ in range(2)]
-        for call in held:
-            first = await call.read()
-            assert isinstance(first, documents_pb.UploadResponse)
-            assert first.HasField("accepted")
-        started_s = time.monotonic()
-        _, refusal = await collect(running.documents.Upload(waiting_messages()))
-        assert time.monotonic() - started_s < 0.1
-        assert refusal is not None
-        assert (refusal.code, refusal.reason) == (Code.RESOURCE_EXHAUSTED, "QUEUE_FULL")
-        assert refusal.retry_after_s == 1.0
-        for call in held:
-            call.cancel()
-        await running.settled()
-        await store(running, TEXT)
-
-
-async def test_a_floor_of_free_space_refuses_new_bytes(tmp_path: Path) -> None:
-    free_bytes = shutil.disk_usage(tmp_path).free
-    limits = Limits(free_space_bytes=free_bytes * 2)
-    async with serving(tmp_path, encoder="none", limits=limits) as running:
-        refusal = await refused(running, whole(TEXT))
-        assert (refusal.code, refusal.reason) == (Code.RESOURCE_EXHAUSTED, "DISK_FULL")
-        assert refusal.retry_after_s == 30.0
-
-
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of its own; skips the test where mounting is not permitted."""
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("no mount command here")
-    if mounted.returncode != 0:
-        pytest.skip(f"mounting is not permitted: {mounted.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-async def check_full_disk(folder: Path, ballast: Path, fill: Any) -> None:
-    """Upload until the disk is full, make room, resume, and read everything back."""
-    data = bytes(range(32, 127)) * 30_000
-    edges = list(range(0, len(data), 100_000))
-    chunks = [chunk(start, data[start : start + 100_000]) for start in edges]
-    async with serving(folder, encoder="none", limits=Limits(free_space_bytes=0)) as running:
-        fill(ballast)
-        events, refusal = await upload(running, [header(), *chunks, commit(data)])
-        assert refusal is not None
-        assert (refusal.code, refusal.reason) == (Code.RESOURCE_EXHAUSTED, "DISK_FULL"), refusal
-        assert refusal.retry_after_s == 30.0
-        await running.settled()
-        acked = max(event.ack.committed_bytes for event in events)
-        await asyncio.to_thread(ballast.unlink)
-        resuming = [header(upload_id=events[0].accepted.upload_id)]
-        resumed, refusal = await upload(running, resuming)
-        kept = resumed[0].accepted.committed_bytes
-        assert refusal is not None
-        assert acked <= kept < len(data)
-        rest = [chunk(kept, data[kept : kept + 500_000])]
-        position = kept + 500_000
-        while position < len(data):
-            rest.append(chunk(position, data[position : position + 500_000]))
-            position += 500_000
-        events, refusal = await upload(running, [*resuming, *rest, commit(data)])
-        assert refusal is None, refusal
-        assert await read(running, events[-1].stored.document.document_id) == data
-
-
-async def test_a_full_disk_keeps_what_was_acknowledged(tmp_path: Path) -> None:
-    def fill(ballast: Path) -> None:
-        free_bytes = shutil.disk_usage(tmp_path).free
-        ballast.write_bytes(b"x" * (free_bytes - 1_500_000))
-
-    with small_disk(tmp_path, "8m"):
-        await check_full_disk(tmp_path, tmp_path / "ballast", fill)
-
-
-def write_for_ever(path: Path) -> None:
-    """Fill the disk to its last block."""
-    with path.open("wb", buffering=0) as ballast:
-        while ballast.write(b"x" * 4096):
-            pass
-
-
-async def test_a_document_can_be_deleted_from_a_full_disk(tmp_path: Path) -> None:
-    with small_disk(tmp_path, "8m"):
-        async with serving(tmp_path, encoder="none", limits=Limits(free_space_bytes=0)) as running:
-            document = await store(running, b"x" * 1_000_000)
-            with pytest.raises(OSError, match="No space"):
-                write_for_ever(tmp_path / "ballast")
-            refusal = await refused(running, whole(TEXT))
-            assert refusal.reason == "DISK_FULL"
-            delete = documents_pb.DeleteDocumentRequest(document_id=document.document_id)
-            await running.documents.DeleteDocument(delete)
-            await store(running, TEXT)
-
-
-def index_files(folder: Path) -> list[Path]:
-    """Index files, and what is left of them."""
-    return [*folder.rglob("*.index"), *folder.rglob("*.tmp")]
-
-
-async def test_an_index_that_finds_no_room_costs_no_answer(tmp_path: Path) -> None:
-    skip_without_embedded()
-    content = b"The fee is 3 euros. It is due on Monday. " * 200
-    with small_disk(tmp_path, "8m"):
-        async with serving(tmp_path, limits=Limits(free_space_bytes=0)) as running:
-            free_bytes = shutil.disk_usage(tmp_path).free
-            (tmp_path / "ballast").write_bytes(b"x" * (free_bytes - len(content) - 48_000))
-            document = await store(running, content)
-            answer = await generate(running, [document.document_id], ask("What is the fee?"))
-            assert answer.citations
-            assert index_files(tmp_path) == [], "the disk was not full"
-
-
-SEND_BOMB = """
-import sys, grpc
-with grpc.insecure_channel(sys.argv[1], compression=grpc.Compression.Gzip) as channel:
-    call = channel.stream_stream("/longspan.v1.DocumentService/Upload")
-    try:
-        list(call(iter([bytes(200 << 20)])))
-    except grpc.RpcError as error:
-        print(error.code().name)
-"""
-
-
-async def test_a_compressed_bomb_is_refused_in_bounded_memory(tmp_path: Path) -> None:
-    async with serving(tmp_path, encoder="none") as running:
-        peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        sender = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", SEND_BOMB, running.target, stdout=asyncio.subprocess.PIPE
-        )
-        said, _ = await sender.communicate()
-        assert said.decode().strip() == "RESOURCE_EXHAUSTED"
-        grown_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_kib) / 1024
-        assert grown_mib < 64
-        await store(running, TEXT)

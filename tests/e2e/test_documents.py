@@ -37,7 +37,7 @@ from tests.worker.models import skip_without_embedded
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-LONG = (EXAMPLES / "annual-report.md").read_bytes()
+LONG = (EXAMPLES / "services-agreement.md").read_bytes()
 SHORT = b"The fee is 3 euros. It is due on Monday.\n"
 FEE = ask("What is the fee?")
 

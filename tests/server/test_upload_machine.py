@@ -106,6 +106,13 @@ def test_more_than_was_declared_is_refused() -> None:
         machine.handle(Chunk(0, 51))
 
 
+def test_less_than_was_declared_is_refused() -> None:
+    machine = upload(received=40, declared=50)
+    with pytest.raises(LengthMismatch):
+        machine.handle(Commit(40, SHA))
+    assert machine.state == Receiving(40, 50)
+
+
 def test_an_end_without_commit_suspends_and_a_wrong_digest_discards() -> None:
     machine = upload(received=7)
     machine.handle(Ended())
@@ -117,7 +124,11 @@ def test_an_end_without_commit_suspends_and_a_wrong_digest_discards() -> None:
 
 
 STATES: list[State] = [
-    Receiving(5, None), Verifying(5, SHA), Suspended(5), Stored(5, SHA), Discarded(),
+    Receiving(5, None),
+    Verifying(5, SHA),
+    Suspended(5),
+    Stored(5, SHA),
+    Discarded(),
 ]
 EVENTS: list[Event] = [Chunk(5, 1), Commit(5, SHA), Ended(), Matched(), Mismatched()]
 

@@ -23,6 +23,7 @@ from longspan.v1 import (
 )
 
 MIB = 1 << 20
+LAST_PORT = 65535
 # Well above the admission limit, which answers with a reason; this fuse does not.
 FUSE_FACTOR = 4
 
@@ -103,12 +104,21 @@ class Listener:
 
 
 def _bind(server: grpc.aio.Server, address: str) -> int:
+    problem = f"cannot listen on {address!r}"
+    # gRPC takes a port modulo 65536, and picks one where there is none.
+    host, _, number = address.rpartition(":")
+    if not (host and number.isascii() and number.isdecimal() and int(number) <= LAST_PORT):
+        raise ConfigError(f"{problem}: an address is host:port")
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise ConfigError(f"cannot listen on {address}: malformed, or in use") from error
+        raise ConfigError(
+            f"cannot listen on {address}: it is in use, or not an address of this machine"
+        ) from error
     if port == 0:
-        raise ConfigError(f"cannot listen on {address}: malformed, or in use")
+        raise ConfigError(
+            f"cannot listen on {address}: it is in use, or not an address of this machine"
+        )
     return port
 
 

@@ -154,6 +154,10 @@ def _commit(state: Receiving, event: Commit, limits: Limits) -> Move:
         raise LengthMismatch(
             f"commit says {event.length} bytes, {state.received} received", field="commit.length"
         )
+    if state.declared is not None and event.length != state.declared:
+        raise LengthMismatch(
+            f"commit says {event.length} bytes, {state.declared} declared", field="commit.length"
+        )
     if len(event.sha256) != 64 or set(event.sha256) - set("0123456789abcdef"):
         raise InvalidRequest("not a lower-case hexadecimal SHA-256", field="commit.sha256")
     return Verifying(event.length, event.sha256), Nothing()
