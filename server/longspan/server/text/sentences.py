@@ -14,6 +14,8 @@ from enum import Enum
 BLOCK_CHARS = 4000
 SENTENCE_CHARS = 2000
 HEADING_CHARS = 90
+# No abbreviation and no number of a clause is longer.
+WORD_CHARS = 40
 
 _HEADING = re.compile(r"#{1,6}[ \t]+\S")
 _ITEM = re.compile(
@@ -192,7 +194,7 @@ def _is_end(block: str, start: int, match: re.Match[str]) -> bool:
     following = block[match.end() : match.end() + 40].lstrip()
     if following[:1].islower():
         return False
-    found = _LAST_WORD.search(block, start, match.start())
+    found = _LAST_WORD.search(block, max(start, match.start() - WORD_CHARS), match.start())
     if found is None:
         return True
     word = found.group()

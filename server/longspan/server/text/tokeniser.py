@@ -110,16 +110,17 @@ class StreamingTokeniser:
 
     def _take_ready(self, rule: CutRule) -> str:
         """Remove and return the text before the last safe cut; each character is seen once."""
-        searched = self._parts[: self._searched]
-        before = searched[-1][-1] if searched else ""
+        before = self._parts[self._searched - 1][-1] if self._searched else ""
         fresh = before + "".join(self._parts[self._searched :])
         cut = rule.last(fresh, 1, len(fresh))
-        self._fresh_chars, self._searched = 0, len(searched) + 1
+        self._fresh_chars = 0
         if cut is None:
-            self._parts = [*searched, fresh[len(before) :]]
+            self._parts[self._searched :] = [fresh[len(before) :]]
+            self._searched += 1
             return ""
+        ready = "".join([*self._parts[: self._searched], fresh[len(before) : cut]])
         self._parts, self._searched = [fresh[cut:]], 1
-        return "".join([*searched, fresh[len(before) : cut]])
+        return ready
 
     def _split(self, text: str) -> list[str]:
         """Cut a long text at safe cuts, so that a batch of pieces keeps all cores busy."""

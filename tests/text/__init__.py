@@ -1,0 +1,1 @@
+"""Decoding, tokenising and cutting of text, against naive references."""
