@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
+import sqlite3
 import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,7 @@ from longspan.server.encoders import tokenizer_path
 from longspan.server.errors import ConfigError, LongspanError, WorkersUnavailable
 from longspan.server.health import Health
 from longspan.server.index.indexes import Indexes
-from longspan.server.listener import Listener
+from longspan.server.listener import Listener, check_free
 from longspan.server.pool.config import PoolConfig
 from longspan.server.queue.dispatcher import Dispatcher
 from longspan.server.queue.fair_queue import QueueLimits
@@ -35,6 +37,8 @@ log = logging.getLogger(__name__)
 TEXT_THREADS = 2
 FILE_THREADS = 4
 SWEEP_S = 60.0
+# A socket's path has at most about 100 bytes; the pool adds its own part.
+LONGEST_RUNTIME_DIR = 60
 # For the last answers to leave, once the calls behind them have ended.
 FLUSH_S = 1.0
 # For calls that were cut to put away what they held.
@@ -78,6 +82,7 @@ async def running_server(config: Config, pool: PoolConfig | None = None) -> Asyn
     Raises:
         ConfigError: the configuration cannot be used.
     """
+    _check_before_loading(config)
     async with AsyncExitStack() as stack:
         library = await stack.enter_async_context(Library(config.data_dir))
         files = stack.enter_context(ThreadPoolExecutor(FILE_THREADS, "files"))
@@ -137,7 +142,31 @@ def _pool_config(config: Config) -> PoolConfig:
         command=lambda socket: _worker_command(config, socket),
         workers=config.workers,
         heartbeat_timeout_s=config.heartbeat_timeout_s,
+        runtime_dir=_runtime_dir(config.data_dir),
     )
+
+
+def _runtime_dir(data_dir: Path) -> Path | None:
+    """A folder for sockets in the data directory, emptied of what a killed server left.
+
+    None, the system's temporary folder, where the path is too long for a socket.
+    """
+    folder = data_dir.resolve() / "run"
+    if len(bytes(folder)) > LONGEST_RUNTIME_DIR:
+        return None
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def _check_before_loading(config: Config) -> None:
+    """Find out in milliseconds what would otherwise fail after the model is loaded."""
+    for address in (config.listen, config.admin_listen):
+        if address is not None:
+            check_free(address)
+    ready_file = config.ready_file
+    if ready_file is not None and not ready_file.parent.is_dir():
+        raise ConfigError(f"ready_file {ready_file}: there is no folder {ready_file.parent}")
 
 
 def _worker_command(config: Config, socket: Path) -> list[str]:
@@ -153,7 +182,7 @@ async def _sweep(desk: UploadDesk, lease_s: float) -> None:
     while True:
         try:
             expired = await desk.expire()
-        except LongspanError as error:
+        except (LongspanError, OSError, sqlite3.Error) as error:
             # A full disk now is no reason never to look again.
             log.warning("expired uploads not removed: %s", error)
         else:

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
+from typing import Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 MIB = 1 << 20
+ENVELOPE_BYTES = 4096
 
 
 class Limits(BaseModel):
@@ -38,3 +48,12 @@ class Limits(BaseModel):
     free_space_bytes: NonNegativeInt = 64 * MIB
     # Indexes kept in memory, least recently used out first.
     index_memory_bytes: PositiveInt = 256 * MIB
+
+    @model_validator(mode="after")
+    def _chunks_fit_into_messages(self) -> Self:
+        if self.message_bytes < self.chunk_bytes + ENVELOPE_BYTES:
+            raise ValueError(
+                f"message_bytes must be at least chunk_bytes + {ENVELOPE_BYTES}, "
+                "or no chunk of the promised size can arrive"
+            )
+        return self

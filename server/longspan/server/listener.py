@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Self
 
 import grpc
@@ -103,23 +104,47 @@ class Listener:
             await self._admin.stop(0)
 
 
+def check_free(address: str) -> None:
+    """Find out at once whether an address can be listened on; another may still be faster.
+
+    Raises:
+        ConfigError: it is malformed or in use.
+    """
+    host, port = _host_and_port(address)
+    try:
+        [(family, kind, protocol, _, where), *_] = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        )
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+    except OSError as error:
+        raise _not_free(address) from error
+
+
 def _bind(server: grpc.aio.Server, address: str) -> int:
-    problem = f"cannot listen on {address!r}"
-    # gRPC takes a port modulo 65536, and picks one where there is none.
-    host, _, number = address.rpartition(":")
-    if not (host and number.isascii() and number.isdecimal() and int(number) <= LAST_PORT):
-        raise ConfigError(f"{problem}: an address is host:port")
+    _host_and_port(address)
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise ConfigError(
-            f"cannot listen on {address}: it is in use, or not an address of this machine"
-        ) from error
+        raise _not_free(address) from error
     if port == 0:
-        raise ConfigError(
-            f"cannot listen on {address}: it is in use, or not an address of this machine"
-        )
+        raise _not_free(address)
     return port
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    # gRPC takes a port modulo 65536, and picks one where there is none.
+    host, _, number = address.rpartition(":")
+    if not (host and number.isascii() and number.isdecimal() and int(number) <= LAST_PORT):
+        raise ConfigError(f"cannot listen on {address!r}: an address is host:port")
+    return host.strip("[]"), int(number)
+
+
+def _not_free(address: str) -> ConfigError:
+    return ConfigError(
+        f"cannot listen on {address}: it is in use, or not an address of this machine"
+    )
 
 
 def _service_names() -> list[str]:

@@ -78,7 +78,10 @@ class Build:
             LongspanError: what the encoder or the text raised; nothing goes on behind it.
         """
         await run_both(self._read(), self._embed())
-        return self._index.freeze(tokens=self._pipeline.tokens, dimension=self._dimension)
+        freeze = partial(
+            self._index.freeze, tokens=self._pipeline.tokens, dimension=self._dimension
+        )
+        return await in_thread(self._threads, freeze)
 
     async def _read(self) -> None:
         offset = 0

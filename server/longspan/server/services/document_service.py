@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from longspan.server.aio import while_running
 from longspan.server.errors import InvalidRequest
 from longspan.server.identity import DocumentId
@@ -90,7 +92,8 @@ class DocumentService(document_service_pb2_grpc.DocumentServiceServicer):
             growth = Growth.of_complete(self._app.library.vault.content(document))
             try:
                 while start < end:
-                    data = growth.read(start, min(self._app.limits.read_bytes, end - start))
+                    size = min(self._app.limits.read_bytes, end - start)
+                    data = await asyncio.to_thread(growth.read, start, size)
                     assert data, "the content is shorter than its row says"
                     await context.write(pb.ReadDocumentResponse(offset=start, data=data))
                     start += len(data)

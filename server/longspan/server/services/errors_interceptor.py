@@ -8,10 +8,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from longspan.server.errors import LongspanError
 from longspan.server.services.statuses import fault_status, to_status
+from longspan.server.services.wire import Malformed, malformed
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ class ErrorsInterceptor(grpc.aio.ServerInterceptor):
         make, behaviour = _kind(handler)
         return make(
             _guard(behaviour, method),
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=_tolerant(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
@@ -46,9 +48,23 @@ def _kind(handler: Any) -> tuple[Callable[..., Any], Behaviour]:
     return grpc.stream_stream_rpc_method_handler, handler.stream_stream
 
 
+def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Hands on what is not a message as ``Malformed``: gRPC itself would only log it."""
+
+    def tolerant(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return Malformed()
+
+    return tolerant
+
+
 def _guard(behaviour: Behaviour, method: str) -> Behaviour:
     async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
+            if isinstance(request, Malformed):
+                raise malformed()
             return await behaviour(request, context)
         except asyncio.CancelledError:
             raise

@@ -12,6 +12,9 @@ from grpc import StatusCode
 from longspan.server import errors
 
 DOMAIN = "longspan"
+# The caller's own words may be in a message; a status beyond gRPC's limit on metadata
+# would be lost as a whole.
+MESSAGE_CHARS = 500
 
 STATUSES: Mapping[type[errors.LongspanError], StatusCode] = {
     errors.InvalidRequest: StatusCode.INVALID_ARGUMENT,
@@ -59,12 +62,16 @@ def to_status(error: errors.LongspanError) -> status_pb2.Status:
         details.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
     if isinstance(error, errors.InvalidRequest):
         violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.field, description=str(error)
+            field=error.field, description=_short(str(error))
         )
         details.append(_pack(error_details_pb2.BadRequest(field_violations=[violation])))
     return status_pb2.Status(
-        code=STATUSES[type(error)].value[0], message=str(error), details=details
+        code=STATUSES[type(error)].value[0], message=_short(str(error)), details=details
     )
+
+
+def _short(message: str) -> str:
+    return message if len(message) <= MESSAGE_CHARS else f"{message[:MESSAGE_CHARS]}..."
 
 
 def fault_status() -> tuple[str, status_pb2.Status]:
@@ -78,7 +85,11 @@ def fault_status() -> tuple[str, status_pb2.Status]:
 
 
 def _info(reason: str, metadata: Mapping[str, str]) -> any_pb2.Any:
-    return _pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=dict(metadata)))
+    return _pack(
+        error_details_pb2.ErrorInfo(
+            reason=reason, domain=DOMAIN, metadata={k: _short(v) for k, v in metadata.items()}
+        )
+    )
 
 
 def _pack(

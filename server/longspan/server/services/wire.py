@@ -8,11 +8,20 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
-from longspan.server.errors import DeadlineExceeded, UploadBusy
+from longspan.server.errors import DeadlineExceeded, InvalidRequest, UploadBusy
 from longspan.server.upload.desk import Hold
 
 Request = TypeVar("Request")
 Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Malformed:
+    """Stands for bytes from a client that are no message."""
+
+
+def malformed() -> InvalidRequest:
+    """The error for such bytes."""
+    return InvalidRequest("not a message of this API", field="message")
 
 
 class Inbox(Generic[Request]):
@@ -34,6 +43,8 @@ class Inbox(Generic[Request]):
                 message = await self._context.read()
         except TimeoutError as error:
             raise DeadlineExceeded(f"nothing was sent for {self._wait_s:g} s") from error
+        if isinstance(message, Malformed):
+            raise malformed()
         return message if isinstance(message, self._type) else None
 
     async def read_unless_lost(self, hold: Hold) -> Request | None:

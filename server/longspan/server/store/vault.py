@@ -3,6 +3,7 @@
 data_dir/
   catalog.sqlite3
   lock                                    held while a server uses the folder
+  run/                                    sockets of the workers
   uploads/<upload id>.part                spool files
   documents/<tenant>/<ab>/<sha256>        content
   documents/<tenant>/<ab>/<sha256>.<fingerprint>.index

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from longspan.server.aio import in_thread
 from longspan.server.embedder import Embedder
 from longspan.server.queue.request import RequestInfo
 from longspan.server.tasks.answer import AnswerEvent, line_with_citation
@@ -75,12 +76,13 @@ class Asked:
     async def answer(self, contents: Sequence[Content]) -> AsyncIterator[AnswerEvent]:
         """Yield each citation after the line that quotes it; nothing if there is no answer."""
         self.task_tokens += len(self.question.ids)
-        places = self._closest(contents)
+        threads = self.embedder.threads
+        places = await in_thread(threads, lambda: self._closest(contents))
         if not places:
             return
         candidates = await embed_sentences(list(places), self.embedder, self.request)
         self.task_tokens += candidates.tokens
-        best = self._best_sentences(places, candidates)
+        best = await in_thread(threads, lambda: self._best_sentences(places, candidates))
         for index, found in enumerate(best[: self.max_citations], start=1):
             citation = found.sentence.cite(index, found.score)
             yield line_with_citation(citation)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from longspan.server.aio import in_thread
 from longspan.server.embedder import Embedder
 from longspan.server.queue.request import RequestInfo
 from longspan.server.tasks.answer import Citation
@@ -59,13 +60,17 @@ async def embed_sentences(
     places: Sequence[Place], embedder: Embedder, request: RequestInfo
 ) -> Candidates:
     """Read, tokenise and embed the sentences of ``places``."""
-    sentences = [
-        Sentence(place, span, place.content.text(span))
-        for place in places
-        for span in place.content.index.sentence_spans(place.passage)
-    ]
+    sentences = await in_thread(embedder.threads, lambda: _read_sentences(places))
     ids = await embedder.tokenise([sentence.text for sentence in sentences])
     known = [number for number, tokens in enumerate(ids) if len(tokens)]
     kept_ids = [ids[number] for number in known]
     vectors = await embedder.encode_all(kept_ids, request)
     return Candidates([sentences[number] for number in known], kept_ids, vectors)
+
+
+def _read_sentences(places: Sequence[Place]) -> list[Sentence]:
+    return [
+        Sentence(place, span, place.content.text(span))
+        for place in places
+        for span in place.content.index.sentence_spans(place.passage)
+    ]

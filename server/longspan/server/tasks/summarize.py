@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from longspan.server.aio import in_thread
 from longspan.server.embedder import Embedder
 from longspan.server.queue.request import RequestInfo
 from longspan.server.tasks.answer import AnswerEvent, line_with_citation
@@ -33,14 +34,16 @@ class Summarized:
 
     async def answer(self, contents: Sequence[Content]) -> AsyncIterator[AnswerEvent]:
         """Yield each citation after the line that quotes it."""
-        places = self._salient_passages(contents)
+        threads = self.embedder.threads
+        places = await in_thread(threads, lambda: self._salient_passages(contents))
         if not places:
             return
         candidates = await embed_sentences(places, self.embedder, self.request)
         self.task_tokens += candidates.tokens
         if not candidates.sentences:
             return
-        for index, (number, score) in enumerate(self._salient(candidates), start=1):
+        salient = await in_thread(threads, lambda: self._salient(candidates))
+        for index, (number, score) in enumerate(salient, start=1):
             citation = candidates.sentences[number].cite(index, score)
             yield line_with_citation(citation)
             yield citation

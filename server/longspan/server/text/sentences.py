@@ -19,7 +19,9 @@ WORD_CHARS = 40
 
 _HEADING = re.compile(r"#{1,6}[ \t]+\S")
 _ITEM = re.compile(
-    r"([-*+•]|\(?[0-9]{1,3}[.)]|\(?[a-zA-Z][.)]|（[一二三四五六七八九十0-9]+）)[ \t]*\S"
+    r"([-*+•]|\(?[0-9]{1,3}[.)]|\(?[a-zA-Z][.)])[ \t]+\S"  # "- x", "3. x", "(a) x"
+    r"|（[一二三四五六七八九十0-9]+）"
+    r"|[0-9]{1,3}(\.[0-9]{1,3})+[ \t]+[^\sa-z]"  # "7.2 Fees", but not "3.5 million"
 )
 _SEPARATOR = re.compile(r"[ \t|:+=_*~-]+")
 _ENDS = re.compile(

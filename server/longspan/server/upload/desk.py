@@ -87,10 +87,17 @@ class UploadDesk:
                 yield session, hold
             finally:
                 await session.close()
-                await self._library.touch(upload)
+                await self._leave(upload, hold, session.committed_bytes)
         finally:
             del self._holds[upload_id]
             hold.released.set()
+
+    async def _leave(self, upload: OpenUpload, hold: Hold, committed_bytes: int) -> None:
+        """Count the lease from now; an upload of which nothing was kept is forgotten."""
+        if committed_bytes > 0 or hold.lost.is_set():
+            await self._library.touch(upload)
+        else:
+            await self._library.discard_upload(upload.upload_id)
 
     def _check(self, header: Header) -> None:
         if header.media_type not in MEDIA_TYPES:
