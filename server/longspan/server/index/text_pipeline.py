@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tokenizers import Tokenizer
+
 from longspan.server.text.passages import Passage, PassageCutter
 from longspan.server.text.tokeniser import StreamingTokeniser, TokenPiece
 from longspan.server.text.utf8 import IncrementalUtf8
-from tokenizers import Tokenizer
 
 
 class TextPipeline:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from google.protobuf import duration_pb2, timestamp_pb2
-from longspan.server.text.spans import Span
 
 from longspan.server.errors import InvalidRequest
 from longspan.server.identity import UploadId
@@ -18,6 +17,7 @@ from longspan.server.tasks.task import (
     Summarize,
     Task,
 )
+from longspan.server.text.spans import Span
 from longspan.server.upload.desk import Header
 from longspan.v1 import document_pb2, inference_service_pb2, upload_pb2
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from longspan.server.text.spans import Span
-
 from longspan.server.identity import DocumentId
+from longspan.server.text.spans import Span
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from longspan.server.text.spans import Span
-
 from longspan.server.errors import DocumentMissing
 from longspan.server.identity import DocumentId
 from longspan.server.index.passage_index import PassageIndex
 from longspan.server.tasks.answer import Citation
+from longspan.server.text.spans import Span
 
 
 class Content:
