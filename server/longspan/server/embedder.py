@@ -16,7 +16,6 @@ from longspan.server.index.text_pipeline import TextPipeline
 from longspan.server.pool.model_info import ModelInfo
 from longspan.server.queue.dispatcher import Dispatcher
 from longspan.server.queue.request import RequestInfo
-from longspan.server.queue.wire import MAX_TEXTS
 
 SPECIAL_TOKENS = 2
 PASSAGE_TOKENS = 160
@@ -78,14 +77,15 @@ class Embedder:
     async def encode(
         self, texts: Sequence[NDArray[np.uint32]], request: RequestInfo, max_wait_ms: int
     ) -> NDArray[np.float32]:
-        """Unit vectors, [texts, dimension]; texts beyond the model's length are cut."""
-        vectors = [np.zeros((0, self.model.dimension), np.float32)]
-        for first in range(0, len(texts), MAX_TEXTS):
-            job = [text[: self.max_text_tokens] for text in texts[first : first + MAX_TEXTS]]
-            vectors.append(
-                await self.dispatcher.encode(job, request=request, max_wait_ms=max_wait_ms)
-            )
-        return np.concatenate(vectors)
+        """Unit vectors of one job's texts, [texts, dimension].
+
+        Texts beyond the model's length are cut.
+        """
+        return await self.dispatcher.encode(
+            [text[: self.max_text_tokens] for text in texts],
+            request=request,
+            max_wait_ms=max_wait_ms,
+        )
 
     async def encode_all(
         self, texts: Sequence[NDArray[np.uint32]], request: RequestInfo

@@ -128,7 +128,6 @@ class Dispatcher:
         *,
         request: RequestInfo,
         max_wait_ms: int,
-        suspect_key: str | None = None,
     ) -> NDArray[np.float32]:
         """Embed texts as one job; unit vectors ``[texts, dimension]``, read-only.
 
@@ -139,8 +138,6 @@ class Dispatcher:
         Args:
             texts: token ids without special tokens, ``uint32``, one array a text.
             max_wait_ms: how long the worker may wait for others to fill a batch.
-            suspect_key: content hash of the document these texts are from, where the
-                request has several; ``request.subject`` by default.
 
         Raises:
             ValueError: more texts or tokens than one job may hold, or none.
@@ -151,8 +148,7 @@ class Dispatcher:
             WorkersUnavailable: all workers failed for good.
             Draining: the server stops.
         """
-        subject = request.subject if suspect_key is None else Subject(suspect_key)
-        call = self._admit(text_bytes(texts), request, max_wait_ms, subject)
+        call = self._admit(text_bytes(texts), request, max_wait_ms)
         try:
             async with asyncio.timeout_at(request.deadline_s):
                 return await call.result
@@ -207,11 +203,9 @@ class Dispatcher:
         if not stats.idle:
             raise AssertionError(f"not idle: {stats}")
 
-    def _admit(
-        self, texts: tuple[bytes, ...], request: RequestInfo, max_wait_ms: int, subject: Subject
-    ) -> Call:
+    def _admit(self, texts: tuple[bytes, ...], request: RequestInfo, max_wait_ms: int) -> Call:
         now = self._loop.time()
-        self.check(subject)
+        self.check(request.subject)
         job = Job(
             job_id=JobId(next(self._ids)),
             request_id=request.request_id,
@@ -222,7 +216,7 @@ class Dispatcher:
             deadline_s=request.deadline_s,
         )
         self._queue.push(job, now)
-        call = Call(job, texts, max_wait_ms, request, subject, self._loop.create_future())
+        call = Call(job, texts, max_wait_ms, request, self._loop.create_future())
         self._calls[job.job_id] = call
         self._waiting += 1
         self._idle.clear()
@@ -318,10 +312,11 @@ class Dispatcher:
     def _strike(self, window: Window, running: Sequence[int]) -> None:
         """Accuse what ran; fail all that waits for a document found guilty."""
         now = self._loop.time()
-        in_flight = {job_id: self._calls[job_id].subject for job_id in window.jobs}
+        in_flight = {job_id: self._calls[job_id].request.subject for job_id in window.jobs}
         guilty = self._quarantine.struck(in_flight, {JobId(job_id) for job_id in running}, now)
         for call in list(self._calls.values()) if guilty else ():
-            error = self._quarantine.error(call.subject, now) if call.subject in guilty else None
+            subject = call.request.subject
+            error = self._quarantine.error(subject, now) if subject in guilty else None
             if error is not None:
                 self._fail(call, error)
 
