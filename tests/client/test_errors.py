@@ -27,6 +27,7 @@ SERVER_ERRORS = {
 RETRY_LATER = ("QueueFull", "DiskFull", "Unavailable", "WorkersUnavailable", "Draining")
 INSTANCES: Mapping[str, errors.LongspanError] = {
     "InvalidUtf8": errors.InvalidUtf8(17),
+    "PromptTooLong": errors.PromptTooLong(40_000, 32_768),
     "ChunkOutOfOrder": errors.ChunkOutOfOrder(10, 20),
     "UploadIncomplete": errors.UploadIncomplete("up_1", 42),
 }
@@ -72,6 +73,9 @@ async def test_details_are_attributes() -> None:
         with pytest.raises(client.InvalidUtf8) as utf8:
             await caller.get("doc")
         assert (utf8.value.byte_offset, utf8.value.field) == (17, "chunk.data")
+        with pytest.raises(client.PromptTooLong) as long:
+            await caller.get("doc")
+        assert (long.value.tokens, long.value.limit_tokens) == (40_000, 32_768)
         with pytest.raises(client.ChunkOutOfOrder) as order:
             await caller.get("doc")
         assert (order.value.expected, order.value.actual) == (10, 20)

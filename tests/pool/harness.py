@@ -27,9 +27,9 @@ WORKER = Path(__file__).with_name("hash_worker.py")
 _ids = itertools.count(1)
 
 
-def hash_worker(*options: str) -> Callable[[Path], Sequence[str]]:
+def hash_worker(*options: str) -> Callable[[Path, int], Sequence[str]]:
     """A command factory for the hashing worker."""
-    return lambda path: [sys.executable, str(WORKER), "--socket", str(path), *options]
+    return lambda path, slot: [sys.executable, str(WORKER), "--socket", str(path), *options]
 
 
 def config(

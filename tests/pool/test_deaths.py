@@ -184,7 +184,7 @@ async def test_a_replacement_with_another_model_is_refused() -> None:
 
 
 async def test_a_program_that_is_not_there_is_retried_until_stopped() -> None:
-    settings = PoolConfig(command=lambda path: ["/nonexistent/worker"], first_backoff_s=0.01)
+    settings = PoolConfig(command=lambda path, slot: ["/nonexistent/worker"], first_backoff_s=0.01)
     dispatcher = Dispatcher(settings, QueueLimits())
     dispatcher.start()
     await until(lambda: dispatcher.stats().restarts >= 2)

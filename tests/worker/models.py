@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from longspan.worker.encoder import Encoder
-from longspan.worker.loading import load_encoder
+from longspan.worker.encoding.encoder import Encoder
+from longspan.worker.encoding.loading import load_encoder
 from longspan.worker.model_files import EMBEDDED_PACKAGE, find_model
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnop"]

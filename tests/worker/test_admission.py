@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from longspan.worker.admission import JobRefused, Reason, TextRules, check_room
-from longspan.worker.job import JobId
+from longspan.worker.encoding.admission import JobRefused, Reason, TextRules, check_room
+from longspan.worker.encoding.job import JobId
+from longspan.worker.encoding.scheduler import Scheduler
 from longspan.worker.limits import WAITING_JOBS, StepLimits
-from longspan.worker.scheduler import Scheduler
 
 RULES = TextRules(max_tokens=8, vocabulary=100, dimension=384)
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longspan.worker.attention import (
+from longspan.worker.encoding.attention import (
     Kernel,
     attend_flash,
     attend_naive,
@@ -19,7 +19,7 @@ from longspan.worker.attention import (
     attend_torch_varlen,
     select_kernel,
 )
-from longspan.worker.packing import make_segments, tile
+from longspan.worker.encoding.packing import make_segments, tile
 
 CPU = torch.device("cpu")
 LENGTHS = st.lists(st.sampled_from([1, 2, 3, 7, 7, 64, 130]), min_size=1, max_size=8)

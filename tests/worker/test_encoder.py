@@ -10,11 +10,11 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from longspan.worker.encoder import Encoder
-from longspan.worker.job import JobId
+from longspan.worker.encoding.encoder import Encoder
+from longspan.worker.encoding.job import JobId
+from longspan.worker.encoding.packing import TokenIds, pack
+from longspan.worker.encoding.scheduler import Plan, PlannedText
 from longspan.worker.model_files import find_model
-from longspan.worker.packing import TokenIds, pack
-from longspan.worker.scheduler import Plan, PlannedText
 from tests.support.data import EXAMPLES
 from tests.worker.models import load, save_tiny_model, skip_without_embedded
 

@@ -7,9 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from longspan.worker.job import MOVES, IllegalMove, Job, JobId, JobState, Move, text_tokens
+from longspan.worker.encoding.job import MOVES, IllegalMove, Job, JobId, JobState, Move, text_tokens
+from longspan.worker.encoding.scheduler import JobCancelled, JobEncoded, Outcome, Plan, Scheduler
 from longspan.worker.limits import StepLimits
-from longspan.worker.scheduler import JobCancelled, JobEncoded, Outcome, Plan, Scheduler
 
 LIMITS = StepLimits(budget_tokens=40, texts=4)
 WORD = b"\1\0\0\0"

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from longspan.worker.devices import choose_dtype, open_device
+from longspan.worker.encoding.loading import load_encoder, self_check
 from longspan.worker.failures import StartFailure
-from longspan.worker.loading import choose_dtype, load_encoder, open_device, self_check
 from longspan.worker.model_files import EMBEDDED_SHA256, find_model
 from longspan.worker.process import check_socket
 from tests.worker.models import load, save_tiny_model, skip_without_embedded

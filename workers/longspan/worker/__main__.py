@@ -24,13 +24,22 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="longspan-worker", description=__doc__)
     parser.add_argument("--socket", type=Path, required=True, help="unix socket to serve on")
     parser.add_argument(
-        "--model", required=True, help="'embedded' or a folder with a Hugging Face encoder"
+        "--model", required=True, help="a Hugging Face model folder; 'embedded' for its encoder"
     )
-    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
+    parser.add_argument("--role", choices=["encoder", "decoder"], default="encoder")
+    parser.add_argument(
+        "--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto"
+    )
     parser.add_argument("--threads", type=positive, help="CPU threads (default: one a core)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda:N")
     parser.add_argument(
         "--step-tokens", type=positive, help="tokens of one engine step (default: by device)"
+    )
+    parser.add_argument(
+        "--kv-bytes", type=positive, help="memory for KV pages (default: by device)"
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the decoder with torch.compile"
     )
     parser.add_argument(
         "--watch-stdin", action="store_true", help="end when standard input reaches its end"
@@ -47,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from longspan.worker.parent import die_with_parent
 
         die_with_parent()
-    from longspan.worker.process import WorkerOptions, run_worker
+    from longspan.worker.options import WorkerOptions
+    from longspan.worker.process import run_worker
 
     try:
         run_worker(WorkerOptions(**options))

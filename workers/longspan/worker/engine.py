@@ -6,38 +6,35 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Generic
 
 from longspan.internal.v1 import worker_service_pb2 as pb
-from longspan.worker.admission import check_room
-from longspan.worker.events import ended, heartbeat
-from longspan.worker.job import JobId
-from longspan.worker.scheduler import JobCancelled, Outcome, Plan, Scheduler
+from longspan.worker.events import heartbeat
 from longspan.worker.wire import Wire, WireClosed
+from longspan.worker.workload import PlanT, ResultT, Workload
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+@dataclass(frozen=True, slots=True, eq=False)
+class Session(Generic[PlanT, ResultT]):
     """One stream: its jobs and its way back. Both die with it."""
 
-    scheduler: Scheduler
+    workload: Workload[PlanT, ResultT]
     wire: Wire
 
 
-class Engine:
+class Engine(Generic[PlanT, ResultT]):
     """Runs the steps of the attached session; every method is safe from any thread.
 
-    ``run`` computes one step. If it raises, the process ends with status 1: the jobs of the
-    step are the suspects, and the last heartbeat has named them.
+    If a step raises, the process ends with status 1: the jobs of the step are the suspects,
+    and the last heartbeat has named them.
     """
 
-    def __init__(self, run: Callable[[Plan], Sequence[bytes]]) -> None:
-        self._run = run
+    def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._session: Session | None = None
-        self._running: tuple[Session, Plan] | None = None
+        self._session: Session[PlanT, ResultT] | None = None
+        self._running: Session[PlanT, ResultT] | None = None
         self._steps = 0
         self._stopping = False
         self._thread = threading.Thread(target=self._live_or_die, name="engine", daemon=True)
@@ -53,80 +50,86 @@ class Engine:
             self._changed.notify_all()
         self._thread.join()
 
-    def attach(self, session: Session) -> None:
+    def attach(self, session: Session[PlanT, ResultT]) -> None:
         """Serve this session from the next step on."""
         with self._changed:
             assert self._session is None
             self._session = session
 
-    def detach(self, session: Session) -> None:
+    def detach(self, session: Session[PlanT, ResultT]) -> None:
         """Drop the session and its jobs; a running step ends into nothing."""
         with self._changed:
             assert self._session is session
             self._session = None
+            if self._running is not session:
+                session.workload.close()
 
-    def submit(
-        self, session: Session, job_id: JobId, texts: Sequence[bytes], *, max_wait_s: float
-    ) -> None:
-        """Queue a checked job.
-
-        Raises:
-            JobRefused: the id is in use or there is no room.
-        """
+    def handle(
+        self, session: Session[PlanT, ResultT], request: pb.ExecuteRequest
+    ) -> list[pb.Event]:
+        """Give a command to the session's workload; return what it answers at once."""
         with self._changed:
-            check_room(session.scheduler, job_id)
-            now = time.monotonic()
-            session.scheduler.submit(job_id, texts, max_wait_s=max_wait_s, now=now)
+            answers = session.workload.handle(request, time.monotonic())
             self._changed.notify_all()
+            return answers
 
-    def cancel(self, session: Session, job_id: JobId) -> JobCancelled | None:
-        """Forget a job; None where the step's end will tell, or the id is unknown."""
-        with self._changed:
-            return session.scheduler.cancel(job_id)
-
-    def heartbeat(self, session: Session) -> pb.Event:
+    def heartbeat(self, session: Session[PlanT, ResultT]) -> pb.Event:
         """The engine's state as this session may see it."""
         with self._changed:
             return heartbeat(
                 self._steps,
                 busy=self._running is not None,
-                jobs=session.scheduler.jobs,
-                running=session.scheduler.running,
+                jobs=session.workload.jobs,
+                running=session.workload.running,
             )
 
     def _live_or_die(self) -> None:
         try:
-            while (work := self._next_plan()) is not None:
-                self._step(*work)
+            while (work := self._next()) is not None:
+                session, plan, events = work
+                if events:
+                    with suppress(WireClosed):
+                        session.wire.send_from_engine(events)
+                if plan is not None:
+                    self._step(session, plan)
         except Exception:
             traceback.print_exc()
             os._exit(1)
 
-    def _next_plan(self) -> tuple[Session, Plan] | None:
-        """Wait for the next step; None when the engine stops."""
+    def _next(self) -> tuple[Session[PlanT, ResultT], PlanT | None, list[pb.Event]] | None:
+        """Wait for the next step or for events outside of steps; None when the engine stops."""
         with self._changed:
             while not self._stopping:
                 now = time.monotonic()
                 session = self._session
-                plan = session.scheduler.plan(now) if session else None
-                if session and plan:
-                    self._running = session, plan
-                    return self._running
-                wakeup = session.scheduler.next_wakeup(now) if session else None
-                self._changed.wait(None if wakeup is None else wakeup - now)
+                if session is None:
+                    self._changed.wait()
+                    continue
+                plan = session.workload.plan(now)
+                events = session.workload.events()
+                if plan is not None:
+                    self._running = session
+                if plan is not None or events:
+                    return session, plan, events
+                wakeup = session.workload.next_wakeup(now)
+                self._changed.wait(None if wakeup is None else max(wakeup - now, 0.0))
             return None
 
-    def _step(self, session: Session, plan: Plan) -> None:
+    def _step(self, session: Session[PlanT, ResultT], plan: PlanT) -> None:
         with suppress(WireClosed):  # the parent must know the suspects before the step can kill
             session.wire.send_from_engine([self.heartbeat(session)])
-        vectors = self._run(plan)
-        outcomes = self._commit(session, plan, vectors)
+        result = session.workload.run(plan)
+        events = self._commit(session, plan, result)
         with suppress(WireClosed):
-            events = [ended(outcome) for outcome in outcomes]
             session.wire.send_from_engine([*events, self.heartbeat(session)])
 
-    def _commit(self, session: Session, plan: Plan, vectors: Sequence[bytes]) -> list[Outcome]:
+    def _commit(
+        self, session: Session[PlanT, ResultT], plan: PlanT, result: ResultT
+    ) -> list[pb.Event]:
         with self._changed:
             self._running = None
             self._steps += 1
-            return session.scheduler.commit(plan, vectors)
+            events = session.workload.commit(plan, result)
+            if self._session is not session:
+                session.workload.close()
+            return events

@@ -76,7 +76,7 @@ def _verify(name: str, folder: Path, expected: str | None) -> ModelFiles:
     for required in ("config.json", WEIGHTS, "tokenizer.json"):
         if not (folder / required).is_file():
             raise StartFailure(f"model folder {folder} has no {required}")
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     _check_supported(folder, config)
     with (folder / WEIGHTS).open("rb") as weights:
         fingerprint = hashlib.file_digest(weights, "sha256").hexdigest()
@@ -100,7 +100,7 @@ def _check_supported(folder: Path, config: dict[str, Any]) -> None:
             f"{folder}: model type {config.get('model_type')!r} is not supported; supported: 'bert'"
         )
     pooling = folder / "1_Pooling" / "config.json"
-    if pooling.exists() and not _read_json(pooling).get("pooling_mode_mean_tokens"):
+    if pooling.exists() and not read_json(pooling).get("pooling_mode_mean_tokens"):
         raise StartFailure(f"{pooling}: only mean pooling is supported")
 
 
@@ -110,7 +110,7 @@ def _max_tokens(folder: Path, config: dict[str, Any]) -> int:
     published = folder / "sentence_bert_config.json"
     if not published.exists():
         return positions
-    return min(positions, _positive(folder, _read_json(published), "max_seq_length"))
+    return min(positions, _positive(folder, read_json(published), "max_seq_length"))
 
 
 def _positive(folder: Path, config: dict[str, Any], key: str) -> int:
@@ -120,7 +120,12 @@ def _positive(folder: Path, config: dict[str, Any], key: str) -> int:
     return value
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        StartFailure: the file cannot be read or holds something else.
+    """
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:

@@ -7,36 +7,25 @@ import os
 import signal
 import socket
 import stat
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 
 from longspan.internal.v1 import worker_service_pb2_grpc as pb_grpc
-from longspan.worker import events
-from longspan.worker.encoder import Encoder
+from longspan.worker.devices import set_threads
+from longspan.worker.encoding.serving import serve_encoder
 from longspan.worker.engine import Engine
 from longspan.worker.failures import StartFailure
-from longspan.worker.limits import MESSAGE_BYTES, StepLimits
-from longspan.worker.loading import load_encoder, set_threads
-from longspan.worker.model_files import ModelFiles, find_model
+from longspan.worker.generation.serving import serve_decoder
+from longspan.worker.limits import MESSAGE_BYTES
+from longspan.worker.options import WorkerOptions
+from longspan.worker.served import Served
 from longspan.worker.service import WorkerService
 
 STOP_GRACE_S = 1.0
 SOCKET_PATH_BYTES = 107
 """Longest path of a unix socket on Linux."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerOptions:
-    """The command line; see ``__main__``."""
-
-    socket: Path
-    model: str
-    dtype: str
-    threads: int | None
-    device: str
-    step_tokens: int | None
 
 
 def run_worker(options: WorkerOptions) -> None:
@@ -46,27 +35,27 @@ def run_worker(options: WorkerOptions) -> None:
         StartFailure: the worker cannot start as configured.
     """
     check_socket(options.socket)
-    files = find_model(options.model)
     set_threads(options.threads)
-    encoder = load_encoder(files, device=options.device, dtype=options.dtype)
-    limits = step_limits(encoder, options.step_tokens)
-    asyncio.run(serve(options.socket, files, encoder, limits))
+    asyncio.run(serve(options.socket, load(options)))
 
 
-def step_limits(encoder: Encoder, step_tokens: int | None) -> StepLimits:
-    """The step's size: as asked, else by device; never too small for the longest text."""
-    default = StepLimits()
-    budget = step_tokens or encoder.step_tokens(default.budget_tokens)
-    return StepLimits(budget_tokens=max(budget, encoder.rules.max_tokens), texts=default.texts)
+def load(options: WorkerOptions) -> Served:
+    """Load what the role serves.
+
+    Raises:
+        StartFailure: it cannot be loaded as configured.
+    """
+    if options.role == "decoder":
+        return serve_decoder(options)
+    return serve_encoder(options)
 
 
-async def serve(path: Path, files: ModelFiles, encoder: Encoder, limits: StepLimits) -> None:
+async def serve(path: Path, served: Served) -> None:
     """Bind the socket and serve until SIGTERM; the running step is finished first."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    engine = Engine(encoder.run)
-    ready = events.ready(files, encoder)
-    service = WorkerService(engine, ready=ready, rules=encoder.rules, limits=limits)
+    engine: Engine[Any, Any] = Engine()
+    service = WorkerService(engine, served)
     server = bind(path, service)
     engine.start()
     await server.start()

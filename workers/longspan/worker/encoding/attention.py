@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from longspan.worker.packing import Segments
+from longspan.worker.encoding.packing import Segments
 
 Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Segments], torch.Tensor]
 """(query, key, value, segments) → out, all [tokens, heads, head_dim]; scale is head_dim^-½."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from longspan.worker.job import Job, JobId, JobState, Move, text_tokens
+from longspan.worker.encoding.job import Job, JobId, JobState, Move, text_tokens
 from longspan.worker.limits import StepLimits
 
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from longspan.worker.admission import TextRules
-from longspan.worker.attention import attend_packed
-from longspan.worker.encoder import Encoder
+from longspan.worker.devices import choose_dtype, open_device
+from longspan.worker.encoding.admission import TextRules
+from longspan.worker.encoding.attention import attend_packed
+from longspan.worker.encoding.encoder import Encoder
 from longspan.worker.failures import StartFailure
 from longspan.worker.model_files import ModelFiles
 
 ATTENTION = "longspan_varlen"
-LEAST_COSINE = {torch.float32: 0.99999, torch.bfloat16: 0.999}
+LEAST_COSINE = {torch.float32: 0.99999, torch.bfloat16: 0.999, torch.float16: 0.999}
 
 
 def load_encoder(files: ModelFiles, *, device: str, dtype: str) -> Encoder:
     """Load, warm up and self-check the encoder.
 
-    ``device`` is ``cpu`` or ``cuda:N``; ``dtype`` is ``auto``, ``float32`` or ``bfloat16``.
+    ``device`` is ``cpu`` or ``cuda:N``; ``dtype`` is a name in ``devices``.
 
     Raises:
         StartFailure: the device is unusable, or the files hold no working encoder.
@@ -29,40 +30,6 @@ def load_encoder(files: ModelFiles, *, device: str, dtype: str) -> Encoder:
     encoder = Encoder(model, specials=_special_tokens(files), rules=rules)
     self_check(encoder)
     return encoder
-
-
-def set_threads(threads: int | None) -> None:
-    """Compute with this many CPU threads; None leaves torch's choice."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-
-
-def open_device(name: str) -> torch.device:
-    """The device of this name, tried out.
-
-    Raises:
-        StartFailure: there is no such device, or it does not compute.
-    """
-    try:
-        device = torch.device(name)
-        torch.ones(1, device=device).add(1).cpu()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise StartFailure(f"device {name} cannot be used: {reason}") from error
-    return device
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Resolve ``auto``: bfloat16 only where the hardware computes it, else float32."""
-    if name != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
-    return torch.bfloat16 if _has_bfloat16(device) else torch.float32
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def _load_model(files: ModelFiles, dtype: torch.dtype) -> torch.nn.Module:

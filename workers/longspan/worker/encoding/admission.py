@@ -8,9 +8,9 @@ from enum import StrEnum
 
 import numpy as np
 
-from longspan.worker.job import TOKEN_BYTES, JobId, text_tokens
+from longspan.worker.encoding.job import TOKEN_BYTES, JobId, text_tokens
+from longspan.worker.encoding.scheduler import Scheduler
 from longspan.worker.limits import VECTORS_BYTES, WAITING_JOBS, WAITING_TOKENS
-from longspan.worker.scheduler import Scheduler
 
 FLOAT_BYTES = 4
 

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from longspan.worker.admission import TextRules
-from longspan.worker.attention import select_kernel
-from longspan.worker.packing import PackedRow, TokenIds, pack, tile
-from longspan.worker.scheduler import Plan
+from longspan.worker.encoding.admission import TextRules
+from longspan.worker.encoding.attention import select_kernel
+from longspan.worker.encoding.packing import PackedRow, TokenIds, pack, tile
+from longspan.worker.encoding.scheduler import Plan
 
 INT32_MAX = np.iinfo(np.int32).max
 Vectors = npt.NDArray[np.float32]

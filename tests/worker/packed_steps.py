@@ -1,0 +1,100 @@
+"""Steps written by hand: sequences over pages of one's choice, run chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from longspan.worker.attention.base import Attended, Backend
+from longspan.worker.attention.cpu import CpuBackend
+from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
+from longspan.worker.attention.rows import AttentionRows
+from longspan.worker.generation.plan import Chunk, SequenceId
+from longspan.worker.generation.runner import Runner
+from longspan.worker.models.probe import probe
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Walk:
+    """A sequence that is read from its start to its end.
+
+    Attributes:
+        reference: the logits of a one-shot pass, [tokens, vocabulary].
+    """
+
+    sequence_id: int
+    tokens: npt.NDArray[np.uint32]
+    pages: npt.NDArray[np.int32]
+    reference: torch.Tensor = field(repr=False)
+    position: int = 0
+
+    @property
+    def left(self) -> int:
+        """Tokens not read yet."""
+        return len(self.tokens) - self.position
+
+    def chunk(self, length: int) -> Chunk:
+        """Go on by at most ``length`` tokens."""
+        start, end = self.position, min(self.position + length, len(self.tokens))
+        self.position = end
+        table = self.pages[: -(-end // PAGE_TOKENS)]
+        return Chunk(SequenceId(self.sequence_id), start, self.tokens[start:end], table, True)
+
+
+class Forgetful:
+    """A mutant: a backend that sees only the last ``window`` keys."""
+
+    def __init__(self, backend: Backend, window: int) -> None:
+        self._backend = backend
+        self._window = window
+
+    def plan(self, rows: AttentionRows, device: torch.device) -> Any:
+        """As the true one."""
+        return self._backend.plan(rows, device)
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        layer: LayerPages,
+        plan: Any,
+        *,
+        scale: float,
+        window: int | None = None,
+    ) -> Attended:
+        """Wrong."""
+        narrow = min(window or self._window, self._window)
+        return self._backend.attend(query, layer, plan, scale=scale, window=narrow)
+
+
+def runner_of(model: torch.nn.Module, *, pages: int = 16, backend: Backend | None = None) -> Runner:
+    """A runner over pages full of NaN, so that whatever must not be read shows."""
+    layers = [shape.pages(pages, dtype=torch.float32, device=CPU) for shape in probe(model, CPU)]
+    for layer in layers:
+        layer.keys.fill_(float("nan"))
+        layer.values.fill_(float("nan"))
+    return Runner(model, layers, backend or CpuBackend())
+
+
+@torch.inference_mode()
+def walks_of(
+    eager: torch.nn.Module, lengths: Sequence[int], vocabulary: int, *, seed: int = 0
+) -> list[Walk]:
+    """Random sequences over shuffled pages, with the logits that transformers computes."""
+    rng = np.random.default_rng(seed)
+    pages = rng.permutation(16).astype(np.int32)
+    walks, used = [], 0
+    for number, length in enumerate(lengths):
+        count = -(-length // PAGE_TOKENS)
+        tokens = rng.integers(3, vocabulary, length).astype(np.uint32)
+        ids = torch.from_numpy(tokens.astype(np.int64))[None]
+        reference = eager(input_ids=ids, use_cache=False).logits[0]
+        walks.append(Walk(number, tokens, pages[used : used + count], reference))
+        used += count
+    return walks

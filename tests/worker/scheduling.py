@@ -1,0 +1,176 @@
+"""Driving a generation scheduler without a model: a toy one, and steps until all is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from hashlib import sha256
+
+import numpy as np
+import numpy.typing as npt
+
+from longspan.worker.generation.limits import StepLimits
+from longspan.worker.generation.outcomes import (
+    Outcome,
+    Sampled,
+    SequenceCancelled,
+    SequenceFailed,
+    SequenceFinished,
+)
+from longspan.worker.generation.plan import Chunk, SequenceId, StepPlan
+from longspan.worker.generation.scheduler import Scheduler
+from longspan.worker.generation.sequence import SequenceSpec
+from longspan.worker.kv.chain import KeySpace
+from longspan.worker.kv.pages import PageTable
+
+PAGE_TOKENS = 8
+VOCABULARY = 50
+
+
+def keys(tenant: str = "tenant") -> KeySpace:
+    """The key space of one tenant."""
+    return KeySpace(tenant, "model", "float32", "full", 1)
+
+
+def ids(values: Iterable[int]) -> npt.NDArray[np.uint32]:
+    """Token ids."""
+    return np.fromiter(values, np.uint32)
+
+
+def text(tokens: int, seed: int = 0) -> npt.NDArray[np.uint32]:
+    """Random tokens; an equal seed gives an equal beginning."""
+    return np.random.default_rng(seed).integers(0, VOCABULARY, tokens).astype(np.uint32)
+
+
+def spec(
+    number: int,
+    prompt: npt.NDArray[np.uint32] | int,
+    *,
+    sealed: bool = True,
+    max_tokens: int = 4,
+    priority: int = 2,
+    tenant: str = "tenant",
+    delivered: Iterable[int] = (),
+    deadline_s: float | None = None,
+) -> SequenceSpec:
+    """A sequence; a number as its prompt is that many tokens that no other prompt begins with."""
+    tokens = text(prompt, 1000 + number) if isinstance(prompt, int) else prompt
+    return SequenceSpec(
+        sequence_id=SequenceId(number),
+        keys=keys(tenant),
+        prompt=tokens,
+        sealed=sealed,
+        delivered=ids(delivered),
+        max_tokens=max_tokens,
+        priority=priority,
+        deadline_s=deadline_s,
+    )
+
+
+def make_scheduler(
+    *,
+    pages: int = 1000,
+    budget_tokens: int = 64,
+    sequences: int = 4,
+    page_tokens: int = PAGE_TOKENS,
+    context_tokens: int = 100_000,
+) -> Scheduler:
+    """A scheduler with its own pages."""
+    limits = StepLimits(budget_tokens=budget_tokens, sequences=sequences)
+    table = PageTable(pages)
+    return Scheduler(limits, table, page_tokens=page_tokens, context_tokens=context_tokens)
+
+
+def next_token(context: npt.NDArray[np.uint32]) -> int:
+    """What the toy model says after a context: any change of it changes the answer."""
+    return sha256(context.astype("<u4").tobytes()).digest()[0] % VOCABULARY
+
+
+def is_terminal(outcome: Outcome) -> bool:
+    """True for the outcomes of which every sequence has exactly one."""
+    return isinstance(outcome, SequenceFinished | SequenceCancelled | SequenceFailed)
+
+
+class ToyModel:
+    """Computes a plan on pages that hold token ids, as a model does on pages that hold KV.
+
+    Attributes:
+        cells: what is stored, (page, offset) to (token, tenant).
+        computed: positions computed for each sequence, in the order of the steps.
+    """
+
+    def __init__(self, page_tokens: int = PAGE_TOKENS) -> None:
+        self.page_tokens = page_tokens
+        self.cells: dict[tuple[int, int], int] = {}
+        self.computed: dict[SequenceId, list[int]] = {}
+        self.output: dict[SequenceId, list[int]] = {}
+
+    def run(self, plan: StepPlan) -> dict[SequenceId, Sampled]:
+        """All tokens are stored first, then every sampling chunk reads its whole context."""
+        for chunk in plan.chunks:
+            self._store(chunk)
+        return {
+            chunk.sequence_id: Sampled(self._sample(chunk))
+            for chunk in plan.chunks
+            if chunk.samples
+        }
+
+    def context(self, chunk: Chunk) -> npt.NDArray[np.uint32]:
+        """What the pages of a chunk hold, as attention would see it."""
+        return ids(self.cells[self._cell(chunk, position)] for position in range(chunk.end))
+
+    def _cell(self, chunk: Chunk, position: int) -> tuple[int, int]:
+        page, offset = divmod(position, self.page_tokens)
+        return int(chunk.block_table[page]), offset
+
+    def _store(self, chunk: Chunk) -> None:
+        assert len(chunk.block_table) == -(-chunk.end // self.page_tokens)
+        computed = self.computed.setdefault(chunk.sequence_id, [])
+        for position, token in enumerate(chunk.tokens.tolist(), chunk.start):
+            self.cells[self._cell(chunk, position)] = token
+            computed.append(position)
+
+    def _sample(self, chunk: Chunk) -> int:
+        token = next_token(self.context(chunk))
+        self.output.setdefault(chunk.sequence_id, []).append(token)
+        return token
+
+
+def step(scheduler: Scheduler, model: ToyModel, now: float = 0.0) -> list[Outcome]:
+    """Plan, run and commit one step, if there is one; everything that was told."""
+    plan = scheduler.plan(now)
+    outcomes = scheduler.outcomes()
+    if plan is not None:
+        outcomes += scheduler.commit(plan, model.run(plan))
+    scheduler.check()
+    return outcomes
+
+
+def finish(
+    scheduler: Scheduler,
+    model: ToyModel,
+    *,
+    steps: int = 10_000,
+    each: Callable[[], None] = lambda: None,
+) -> list[Outcome]:
+    """Step until nothing is left."""
+    outcomes: list[Outcome] = []
+    for _ in range(steps):
+        if scheduler.idle:
+            return outcomes
+        outcomes += step(scheduler, model)
+        each()
+    raise AssertionError(f"{scheduler.sequences} sequences are left after {steps} steps")
+
+
+def expected_output(prompt: npt.NDArray[np.uint32], tokens: int) -> list[int]:
+    """What the toy model generates, one token after the other from the whole context."""
+    context = prompt
+    for _ in range(tokens):
+        context = np.append(context, np.uint32(next_token(context)))
+    return [int(token) for token in context[len(prompt) :]]
+
+
+def finished(outcomes: Iterable[Outcome]) -> dict[SequenceId, SequenceFinished]:
+    """The sequences that came to their end."""
+    ends = [outcome for outcome in outcomes if isinstance(outcome, SequenceFinished)]
+    return {end.sequence_id: end for end in ends}

@@ -1,0 +1,143 @@
+"""Sizes of published models, and what fits into a memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from longspan.worker.models.geometry import (
+    PAGE_TOKENS,
+    ContextFit,
+    Geometry,
+    geometry,
+    largest_contexts,
+)
+from longspan.worker.models.weights import find_shards, read_headers, weight_bytes
+from tests.worker.decoders import ARCHITECTURES, tiny_decoder
+
+QWEN_1_5B = {
+    "hidden_size": 1536,
+    "max_position_embeddings": 131_072,
+    "num_attention_heads": 12,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 2,
+}
+QWEN_7B = QWEN_1_5B | {"hidden_size": 3584, "num_attention_heads": 28, "num_key_value_heads": 4}
+DEEPSEEK_V3 = {
+    "hidden_size": 7168,
+    "kv_lora_rank": 512,
+    "max_position_embeddings": 163_840,
+    "num_attention_heads": 128,
+    "num_hidden_layers": 61,
+    "num_key_value_heads": 128,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "rope_scaling": {"factor": 40, "original_max_position_embeddings": 4096, "type": "yarn"},
+    "v_head_dim": 128,
+}
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("config", "bytes_per_token", "context_tokens"),
+    [(QWEN_1_5B, 28_672, 131_072), (QWEN_7B, 57_344, 131_072), (DEEPSEEK_V3, 70_272, 163_840)],
+)
+def test_published_models_have_their_published_sizes(
+    config: dict[str, Any], bytes_per_token: int, context_tokens: int
+) -> None:
+    """R1-Distill-Qwen-1.5B and 7B (grouped queries) and DeepSeek-V3 (latents), in bfloat16."""
+    model = geometry(config)
+    assert model.kv_bytes(2) == bytes_per_token
+    assert model.context_tokens == context_tokens
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_formula_counts_what_transformers_caches(tmp_path: Path, architecture: str) -> None:
+    """KV bytes per token equal the tensors that the model hands to its cache."""
+    import torch
+    from transformers import AutoModelForCausalLM, DynamicCache
+
+    tiny_decoder(architecture, tmp_path, context_tokens=512)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
+    cache: Any = DynamicCache()
+    with torch.no_grad():
+        model(torch.arange(10, 20)[None], past_key_values=cache)
+    kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    assert geometry(model.config.to_dict()).kv_bytes(4) * 10 == kept
+
+
+def test_the_text_part_of_a_wrapper_counts() -> None:
+    """A model that also sees has its sizes under text_config."""
+    assert geometry({"text_config": QWEN_7B, "vision_config": {}}) == geometry(QWEN_7B)
+
+
+@pytest.mark.parametrize(
+    ("rope", "expected"),
+    [
+        (None, 32_768),
+        ({"rope_type": "default"}, 32_768),
+        ({"rope_type": "linear", "factor": 4.0}, 32_768),
+        ({"rope_type": "llama3", "factor": 8.0}, 32_768),
+        ({"rope_type": "dynamic", "factor": 2.0}, 65_536),
+        ({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32_768}, 131_072),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192}, 32_768),
+        ({"full_attention": {"rope_type": "dynamic", "factor": 2.0}}, 65_536),
+    ],
+)
+def test_rotary_scaling_may_lengthen_the_context(
+    rope: dict[str, Any] | None, expected: int
+) -> None:
+    """Only scalings whose max_position_embeddings is that of pretraining multiply it."""
+    config = QWEN_7B | {"max_position_embeddings": 32_768, "rope_parameters": rope}
+    assert geometry(config).context_tokens == expected
+
+
+@pytest.mark.parametrize("key", ["num_hidden_layers", "num_attention_heads", "hidden_size"])
+@pytest.mark.parametrize("value", [None, 0, "many"])
+def test_a_size_that_is_no_number_is_named(key: str, value: object) -> None:
+    """The error names the key."""
+    with pytest.raises(ValueError, match=f"no usable {key}"):
+        geometry(QWEN_7B | {key: value})
+
+
+def test_the_longest_context_ends_with_the_memory_or_with_the_positions() -> None:
+    """1 GiB holds 18,724 tokens of 57,344 bytes, which is 73 pages; 100 GiB hold every position."""
+    small, large = (
+        largest_contexts(geometry(QWEN_7B), element_bytes=2, free_bytes=n * GIB) for n in (1, 100)
+    )
+    assert small == (ContextFit("full", 73 * PAGE_TOKENS, whole=False),)
+    assert large == (ContextFit("full", 131_072, whole=True),)
+
+
+@given(
+    st.builds(Geometry, st.integers(1, 99), st.integers(1, 9999), st.integers(1, 1 << 20)),
+    st.sampled_from([1, 2, 4]),
+    st.integers(-GIB, 1 << 40),
+)
+def test_what_fits_fits_and_one_page_more_does_not(
+    model: Geometry, element_bytes: int, free_bytes: int
+) -> None:
+    """The longest context takes no more memory than there is, and wastes less than a page."""
+    page = model.kv_bytes(element_bytes) * PAGE_TOKENS
+    for fit in largest_contexts(model, element_bytes=element_bytes, free_bytes=free_bytes):
+        pages = -(-fit.tokens // PAGE_TOKENS)
+        assert pages * page <= max(free_bytes, 0)
+        assert fit.whole == (fit.tokens == model.context_tokens)
+        assert fit.whole or (pages + 1) * page > free_bytes
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "gpt_oss"])
+def test_weight_bytes_come_from_the_headers(tmp_path: Path, architecture: str) -> None:
+    """Shards and one file agree with the parameters, in any size of number."""
+    whole = tiny_decoder(architecture, tmp_path / "whole")
+    parts = tiny_decoder(architecture, tmp_path / "parts", shard_bytes="100KB")
+    index = json.loads((parts / "model.safetensors.index.json").read_text())
+    for folder in (whole, parts):
+        tensors = read_headers(find_shards(folder))
+        assert weight_bytes(tensors, 4) == index["metadata"]["total_size"]
+        assert weight_bytes(tensors, 2) == index["metadata"]["total_size"] // 2

@@ -1,0 +1,1 @@
+"""Paged attention: one contract, a naive reference, and a backend for each kind of machine."""

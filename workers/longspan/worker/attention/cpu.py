@@ -1,0 +1,78 @@
+"""Attention on a CPU: torch's flash kernel over large tiles, never a tokens x tokens mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from longspan.worker.attention.base import Attended
+from longspan.worker.attention.cpu_decode import DecodeRows, decode
+from longspan.worker.attention.cpu_prefill import PrefillChunk, prefill
+from longspan.worker.attention.pool import LayerPages
+from longspan.worker.attention.rows import AttentionRows
+
+
+@dataclass(frozen=True, slots=True)
+class CpuPlan:
+    """A step's rows, sorted by what is done with them.
+
+    Attributes:
+        chunks: those with more than one query, each with its place in the packed row.
+        decode: the others, together; None where there are none.
+        decode_rows: their places in the packed row.
+    """
+
+    tokens: int
+    chunks: list[tuple[slice, PrefillChunk]] = field(default_factory=list)
+    decode: DecodeRows | None = None
+    decode_rows: torch.Tensor | None = None
+
+
+class CpuBackend:
+    """Decode reads pages where they lie; prefill copies a sequence's past, tile by tile."""
+
+    def plan(self, rows: AttentionRows, device: torch.device) -> CpuPlan:
+        """See ``Backend.plan``."""
+        offsets = rows.offsets.tolist()
+        chunks = [
+            (
+                slice(offsets[index], offsets[index + 1]),
+                PrefillChunk(
+                    int(rows.starts[index]), int(rows.ends[index]), rows.block_tables[index]
+                ),
+            )
+            for index in range(len(rows.starts))
+            if rows.lengths[index] > 1
+        ]
+        single = [index for index in range(len(rows.starts)) if rows.lengths[index] == 1]
+        if not single:
+            return CpuPlan(rows.tokens, chunks)
+        tables = [rows.block_tables[index] for index in single]
+        places = torch.tensor([offsets[index] for index in single])
+        return CpuPlan(rows.tokens, chunks, DecodeRows(rows.ends[single], tables), places)
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        layer: LayerPages,
+        plan: CpuPlan,
+        *,
+        scale: float,
+        window: int | None = None,
+    ) -> Attended:
+        """See ``Backend.attend``."""
+        if plan.decode is not None and not plan.chunks:
+            return decode(query, layer, plan.decode, scale=scale, window=window)
+        out = query.new_empty(plan.tokens, query.shape[1], layer.values.shape[-1])
+        lse = query.new_empty(plan.tokens, query.shape[1], dtype=torch.float32)
+        for place, chunk in plan.chunks:
+            done = prefill(query[place], layer, chunk, scale=scale, window=window)
+            out[place], lse[place] = done
+        if plan.decode is not None:
+            assert plan.decode_rows is not None
+            rows = plan.decode_rows
+            out[rows], lse[rows] = decode(
+                query[rows], layer, plan.decode, scale=scale, window=window
+            )
+        return Attended(out, lse)

@@ -1,0 +1,55 @@
+"""flash-attn 4 (Hopper and Blackwell GPUs): fp16 and bf16, compiled on first use.
+
+Its absorbed form of MLA (``qv``, Blackwell only) takes rotary part and latents as two tensors,
+where our pages hold both in one; so does FlashMLA, with pages of 64. MLA therefore takes the tiled
+backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from longspan.worker.attention.base import Attended
+from longspan.worker.attention.folded import FoldedTables
+
+
+@dataclass(frozen=True, slots=True)
+class Flash4:
+    """A ``PagedKernel`` of flash-attn 4.
+
+    Attributes:
+        varlen: ``flash_attn.cute.flash_attn_varlen_func``.
+    """
+
+    varlen: Callable[..., Any]
+
+    def __call__(
+        self,
+        query: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        tables: FoldedTables,
+        *,
+        scale: float,
+        window: tuple[int, int],
+    ) -> Attended:
+        """See ``PagedKernel``."""
+        out, lse = self.varlen(
+            query,
+            keys,
+            values,
+            cu_seqlens_q=tables.query_offsets,
+            max_seqlen_q=tables.longest_query,
+            max_seqlen_k=tables.longest_keys,
+            seqused_k=tables.keys,
+            page_table=tables.block_table,
+            softmax_scale=scale,
+            causal=True,
+            window_size=tuple(None if side < 0 else side for side in window),
+            return_lse=True,
+        )
+        return Attended(out, lse.T)

@@ -1,0 +1,56 @@
+"""The tensors that KV pages live in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+PAGE_TOKENS = 256
+"""Tokens of one page: flash-attn 2 takes multiples of 256 only."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerPages:
+    """The KV pages of one layer.
+
+    Attributes:
+        keys: [pages, kv_heads, PAGE_TOKENS, d].
+        values: [pages, kv_heads, PAGE_TOKENS, dv]; a view of the keys where the model caches
+            latents (MLA).
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    @property
+    def latent(self) -> bool:
+        """True where the values are a part of the keys."""
+        return self.values.data_ptr() == self.keys.data_ptr()
+
+    def write(self, slots: Slots, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Store a row's tokens.
+
+        ``keys`` and ``values`` are [kv_heads, tokens, d] and [kv_heads, tokens, dv].
+        """
+        stored = [(self.keys, keys)] if self.latent else [(self.keys, keys), (self.values, values)]
+        for pages, new in stored:
+            if slots.fresh is not None:
+                pages[slots.fresh] = 0
+            pages[slots.pages, :, slots.offsets] = new.transpose(0, 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Slots:
+    """Where the tokens of a packed row are stored.
+
+    Attributes:
+        pages, offsets: int64 [tokens].
+        fresh: int64, pages that get their first token and are zeroed before: a kernel that
+            multiplies masked values by zero would let a NaN through that a former owner left.
+            None where the kernel does not read them.
+    """
+
+    pages: torch.Tensor
+    offsets: torch.Tensor
+    fresh: torch.Tensor | None

@@ -1,0 +1,59 @@
+"""What the attention of one step is about, as integers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from longspan.worker.attention.pool import PAGE_TOKENS, Slots
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttentionRows:
+    """The chunks of a packed row.
+
+    Queries of chunk i stand at positions [starts[i], starts[i] + lengths[i]) of its sequence
+    and see the keys at [0, own position].
+
+    Attributes:
+        starts: int64 [chunks].
+        lengths: int64 [chunks].
+        block_tables: one int32 array a chunk: the pages of positions [0, start + length).
+    """
+
+    starts: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+    block_tables: Sequence[npt.NDArray[np.int32]]
+
+    @property
+    def ends(self) -> npt.NDArray[np.int64]:
+        """Keys of each chunk: int64 [chunks]."""
+        return self.starts + self.lengths
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the packed row."""
+        return int(self.lengths.sum())
+
+    @property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """First token of each chunk in the packed row, then its length: int64 [chunks + 1]."""
+        return np.concatenate(([0], np.cumsum(self.lengths)))
+
+    def slots(self, device: torch.device) -> Slots:
+        """Where the row's tokens are stored, on ``device``."""
+        positions = [
+            np.arange(start, end) for start, end in zip(self.starts, self.ends, strict=True)
+        ]
+        pages = [
+            table[position // PAGE_TOKENS]
+            for table, position in zip(self.block_tables, positions, strict=True)
+        ]
+        page = torch.from_numpy(np.concatenate(pages).astype(np.int64)).to(device)
+        offset = torch.from_numpy(np.concatenate(positions) % PAGE_TOKENS).to(device)
+        fresh = page[offset == 0] if device.type == "cpu" else None
+        return Slots(page, offset, fresh if fresh is not None and len(fresh) else None)

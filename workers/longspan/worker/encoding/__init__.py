@@ -1,0 +1,1 @@
+"""The encoder engine: texts in, unit vectors out."""

@@ -1,0 +1,51 @@
+"""How many KV pages a worker keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from longspan.worker.attention.pool import PAGE_TOKENS
+from longspan.worker.devices import free_bytes
+from longspan.worker.failures import StartFailure
+from longspan.worker.models.probe import LayerShape
+
+GIB = 1 << 30
+HOST_SHARE = 0.25
+"""Of the free host memory: others live there too."""
+GPU_SHARE = 0.85
+"""Of the free GPU memory; activations take their part of the rest."""
+LEAST_PAGES = 2
+
+
+def token_bytes(shapes: Sequence[LayerShape], dtype: torch.dtype) -> int:
+    """Bytes of KV for one token over all layers."""
+    return sum(shape.numbers for shape in shapes) * dtype.itemsize
+
+
+def page_count(
+    shapes: Sequence[LayerShape], dtype: torch.dtype, device: torch.device, kv_bytes: int | None
+) -> int:
+    """Pages that fit into ``kv_bytes``, or into the device's share of its free memory.
+
+    Raises:
+        StartFailure: not even a short prompt would fit, or more was asked for than is free.
+    """
+    page_bytes = token_bytes(shapes, dtype) * PAGE_TOKENS
+    free = free_bytes(device)
+    if kv_bytes is None:
+        share = HOST_SHARE if device.type == "cpu" else GPU_SHARE
+        kv_bytes = int(share * free) if free is not None else GIB
+    elif free is not None and kv_bytes > free:
+        raise StartFailure(
+            f"out of memory: {kv_bytes / GIB:.2f} GiB for KV pages, "
+            f"{device} has {free / GIB:.2f} GiB free"
+        )
+    pages = kv_bytes // page_bytes
+    if pages < LEAST_PAGES:
+        raise StartFailure(
+            f"{kv_bytes} bytes hold {pages} KV pages; a page of {PAGE_TOKENS} tokens "
+            f"needs {page_bytes} bytes, and {LEAST_PAGES} are the least"
+        )
+    return pages

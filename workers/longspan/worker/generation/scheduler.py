@@ -1,0 +1,285 @@
+"""Which sequences the next step of a decoder computes, and how far: pure policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import count
+
+import numpy as np
+import numpy.typing as npt
+
+from longspan.worker.generation.limits import OPEN_SEQUENCES, StepLimits
+from longspan.worker.generation.memory import Memory
+from longspan.worker.generation.outcomes import (
+    Ending,
+    FailureReason,
+    FinishReason,
+    Outcome,
+    Refused,
+    Sampled,
+    SequenceCancelled,
+    SequenceFailed,
+    SequenceFinished,
+    SequencePrefilled,
+)
+from longspan.worker.generation.plan import Chunk, SequenceId, StepPlan
+from longspan.worker.generation.planner import Planner
+from longspan.worker.generation.sequence import Move, Sequence, SequenceSpec, SequenceState
+from longspan.worker.kv.pages import PageTable
+
+
+class Scheduler:
+    """The sequences of one stream.
+
+    The caller loops ``plan`` → run → ``commit``; at most one plan is open. After every
+    ``plan``, and where none was made, ``outcomes`` tells what happened beside the steps. Every
+    sequence that ``open`` took ends exactly once, in the answer of ``cancel``, ``commit`` or
+    ``outcomes``. Times are seconds of any monotonic clock.
+
+    A chunk's arrays are views: they hold until its plan is committed.
+    """
+
+    def __init__(
+        self,
+        limits: StepLimits,
+        pages: PageTable,
+        *,
+        page_tokens: int = 256,
+        context_tokens: int,
+    ) -> None:
+        self._memory = Memory(pages, page_tokens)
+        self._planner = Planner(limits, self._memory)
+        self._page_tokens = page_tokens
+        self._context_tokens = context_tokens
+        self._sequences: dict[SequenceId, Sequence] = {}
+        self._outcomes: list[Outcome] = []
+        self._open: StepPlan | None = None
+        self._running: frozenset[SequenceId] = frozenset()
+        self._serials = count()
+
+    def __contains__(self, sequence_id: SequenceId) -> bool:
+        return sequence_id in self._sequences
+
+    @property
+    def sequences(self) -> int:
+        """Sequences that have not ended."""
+        return len(self._sequences)
+
+    @property
+    def idle(self) -> bool:
+        """True where nothing is left to do or to tell."""
+        return not self._sequences and not self._outcomes
+
+    @property
+    def running(self) -> tuple[SequenceId, ...]:
+        """Sequences in the open step."""
+        return self._open.sequence_ids if self._open else ()
+
+    @property
+    def waiting(self) -> tuple[SequenceId, ...]:
+        """Sequences whose prefill goes on, in the order of service if nothing else came."""
+        return self._planner.order(self._sequences.values())
+
+    def open(self, spec: SequenceSpec, now: float) -> None:
+        """Take a new sequence.
+
+        Raises:
+            Refused: the id is in use, the prompt can never be read, or too many are open.
+        """
+        if spec.sequence_id in self._sequences:
+            message = f"job {spec.sequence_id} is open already"
+            raise Refused(FailureReason.DUPLICATE_JOB, message)
+        if len(self._sequences) >= OPEN_SEQUENCES:
+            raise Refused(FailureReason.QUEUE_FULL, f"{len(self._sequences)} jobs are open")
+        sequence = Sequence(spec, self._page_tokens, now, next(self._serials))
+        fault = self._fault(sequence, len(spec.prompt), spec.sealed)
+        if fault is not None:
+            raise Refused(fault.reason, fault.message)
+        self._sequences[spec.sequence_id] = sequence
+        self._read(sequence, spec.prompt, spec.sealed)
+
+    def append(
+        self, sequence_id: SequenceId, tokens: npt.NDArray[np.uint32], *, seal: bool
+    ) -> None:
+        """Continue a prompt; a sequence whose prompt cannot be read fails.
+
+        An unknown id is ignored: the sequence may have ended already.
+        """
+        sequence = self._sequences.get(sequence_id)
+        if sequence is None or sequence.state is SequenceState.DOOMED:
+            return
+        fault = self._fault(sequence, len(tokens), seal)
+        if fault is not None:
+            self._conclude(sequence, fault)
+        else:
+            self._read(sequence, tokens, seal)
+
+    def cancel(self, sequence_id: SequenceId) -> Outcome | None:
+        """Forget a sequence: at once, or by the ``commit`` of the step that it is in.
+
+        An unknown id is ignored: the sequence may have ended already.
+        """
+        sequence = self._sequences.get(sequence_id)
+        if sequence is None or sequence.state is SequenceState.DOOMED:
+            return None
+        ending = SequenceCancelled(sequence_id)
+        if sequence_id in self._running:
+            self._doom(sequence, ending)
+            return None
+        return self._end(sequence, ending)
+
+    def plan(self, now: float) -> StepPlan | None:
+        """Open the next step; None while one is open or nothing can be computed."""
+        if self._open is not None:
+            return None
+        self._expire(now)
+        self._planner.borrow(self._sequences.values())
+        self._finish_read_ones()
+        draft = self._planner.plan(self._sequences.values(), now)
+        self._open = draft.plan()
+        self._running = frozenset(self._open.sequence_ids if self._open else ())
+        for sequence in draft.hopeless:
+            self._conclude(sequence, self._too_large(sequence, len(sequence.tokens)))
+        for sequence in self._sequences.values():
+            if sequence.sequence_id not in self._running:
+                self._outcomes += self._progress(sequence)
+        return self._open
+
+    def commit(self, plan: StepPlan, sampled: Mapping[SequenceId, Sampled]) -> list[Outcome]:
+        """Close the open step; ``sampled`` has a token for every chunk that samples."""
+        assert plan is self._open
+        self._open = None
+        self._running = frozenset()
+        return [outcome for chunk in plan.chunks for outcome in self._settle(chunk, sampled)]
+
+    def outcomes(self) -> list[Outcome]:
+        """Hand over what happened beside the steps since the last call."""
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
+
+    def next_wakeup(self, now: float) -> float | None:
+        """When ``plan`` should be asked again if nothing else happens; None: no such time."""
+        if self._open is not None:
+            return None
+        sequences = self._sequences.values()
+        if self._outcomes or any(sequence.pending > 0 for sequence in sequences):
+            return now
+        deadlines = [s.spec.deadline_s for s in sequences if s.spec.deadline_s is not None]
+        return max(now, min(deadlines)) if deadlines else None
+
+    def check(self) -> None:
+        """Verify the accounting of pages.
+
+        Raises:
+            AssertionError: it is wrong.
+        """
+        self._memory.check(self._sequences.values())
+
+    def _fault(self, sequence: Sequence, added: int, seal: bool) -> SequenceFailed | None:
+        """Why the prompt cannot be continued like this."""
+        tokens = sequence.prompt_tokens + added
+        if sequence.state is not SequenceState.OPEN:
+            message = "the prompt is sealed already"
+            return SequenceFailed(sequence.sequence_id, FailureReason.PROMPT_SEALED, message)
+        if tokens > self._context_tokens - sequence.samples:
+            message = f"{tokens} tokens; the model reads {self._context_tokens}, output included"
+            return SequenceFailed(sequence.sequence_id, FailureReason.PROMPT_TOO_LONG, message)
+        if sequence.pages_for(tokens) > self._memory.total:
+            return self._too_large(sequence, tokens)
+        if seal and tokens == 0:
+            message = "the prompt has no tokens"
+            return SequenceFailed(sequence.sequence_id, FailureReason.EMPTY_PROMPT, message)
+        return None
+
+    def _too_large(self, sequence: Sequence, tokens: int) -> SequenceFailed:
+        held = self._memory.total * self._page_tokens
+        message = f"{tokens} tokens; the KV cache holds {held}"
+        return SequenceFailed(sequence.sequence_id, FailureReason.OUT_OF_PAGES, message)
+
+    def _read(self, sequence: Sequence, tokens: npt.NDArray[np.uint32], seal: bool) -> None:
+        sequence.read(tokens)
+        if seal:
+            sequence.seal()
+            if self._is_complete(sequence):
+                self._conclude(sequence, self._finished(sequence, FinishReason.LENGTH))
+
+    def _is_complete(self, sequence: Sequence) -> bool:
+        """True where no further token may be sampled."""
+        return sequence.samples and (
+            sequence.output_tokens >= sequence.spec.max_tokens
+            or len(sequence.tokens) >= self._context_tokens
+        )
+
+    def _expire(self, now: float) -> None:
+        for sequence in list(self._sequences.values()):
+            deadline_s = sequence.spec.deadline_s
+            if deadline_s is not None and deadline_s <= now:
+                reason, message = FailureReason.DEADLINE_EXCEEDED, "the deadline passed"
+                self._conclude(sequence, SequenceFailed(sequence.sequence_id, reason, message))
+
+    def _finish_read_ones(self) -> None:
+        """End the sequences that were only to be read, and whose last page was cached."""
+        for sequence in list(self._sequences.values()):
+            if sequence.state is SequenceState.SEALED and sequence.pending == 0:
+                self._outcomes += self._progress(sequence)
+                self._conclude(sequence, self._finished(sequence, FinishReason.STOP))
+
+    def _settle(self, chunk: Chunk, sampled: Mapping[SequenceId, Sampled]) -> list[Outcome]:
+        """Take in one chunk of a step that was computed."""
+        sequence = self._sequences[chunk.sequence_id]
+        self._memory.complete(sequence, chunk.end)
+        if sequence.ending is not None:
+            return [self._end(sequence, sequence.ending)]
+        outcomes: list[Outcome] = [*self._progress(sequence)]
+        reason = self._push(sequence, sampled[chunk.sequence_id]) if chunk.samples else None
+        if sequence.state is SequenceState.SEALED and sequence.pending == 0:
+            reason = FinishReason.STOP
+        if reason is not None:
+            outcomes.append(self._end(sequence, self._finished(sequence, reason)))
+        return outcomes
+
+    def _push(self, sequence: Sequence, sampled: Sampled) -> FinishReason | None:
+        sequence.push(sampled.token)
+        if sampled.finish is not None:
+            return sampled.finish
+        return FinishReason.LENGTH if self._is_complete(sequence) else None
+
+    def _progress(self, sequence: Sequence) -> list[SequencePrefilled]:
+        """What is new about its prefill, if anything."""
+        tokens = min(sequence.computed, sequence.prompt_tokens)
+        if tokens <= sequence.reported_tokens:
+            return []
+        sequence.reported_tokens = tokens
+        return [SequencePrefilled(sequence.sequence_id, tokens, sequence.cached_tokens)]
+
+    def _finished(self, sequence: Sequence, reason: FinishReason) -> SequenceFinished:
+        return SequenceFinished(
+            sequence.sequence_id,
+            reason,
+            sequence.prompt_tokens,
+            sequence.cached_tokens,
+            sequence.output_tokens,
+        )
+
+    def _conclude(self, sequence: Sequence, ending: Ending) -> None:
+        """End a sequence now, or when the step that it is in is over."""
+        if sequence.sequence_id in self._running:
+            self._doom(sequence, ending)
+        else:
+            self._outcomes.append(self._end(sequence, ending))
+
+    def _doom(self, sequence: Sequence, ending: Ending) -> None:
+        sequence.move(Move.DOOM)
+        sequence.ending = ending
+
+    def _end(self, sequence: Sequence, ending: Ending) -> Ending:
+        match ending:
+            case SequenceFinished():
+                sequence.move(Move.FINISH)
+            case SequenceCancelled():
+                sequence.move(Move.CANCEL)
+            case SequenceFailed():
+                sequence.move(Move.FAIL)
+        self._memory.release(sequence)
+        del self._sequences[sequence.sequence_id]
+        return ending

@@ -1,0 +1,105 @@
+"""A decoder, ready to serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from longspan.internal.v1 import worker_service_pb2 as pb
+from longspan.worker.attention.pool import PAGE_TOKENS
+from longspan.worker.attention.select import select_backend
+from longspan.worker.devices import choose_dtype, open_device
+from longspan.worker.failures import StartFailure
+from longspan.worker.generation.kv_memory import page_count
+from longspan.worker.generation.limits import StepLimits
+from longspan.worker.generation.runner import Runner
+from longspan.worker.generation.scheduler import Scheduler
+from longspan.worker.generation.self_check import self_check
+from longspan.worker.generation.workload import Generation, PageSpace
+from longspan.worker.kv.pages import PageTable
+from longspan.worker.models.decoder_files import DecoderFiles, find_decoder
+from longspan.worker.models.loading import load_decoder
+from longspan.worker.models.probe import LayerShape, probe
+from longspan.worker.options import WorkerOptions
+from longspan.worker.sampling.output import Outputs
+from longspan.worker.served import Served
+
+LAYOUT = 1
+"""Version of what a page holds; part of every page's key."""
+
+POLICY = "full"
+
+CPU_STEP_TOKENS = 512
+"""Tokens of one step on a CPU: enough for its matrix products, little enough that a question
+need not wait long for a document's chunk."""
+
+
+def serve_decoder(options: WorkerOptions) -> Served:
+    """Load, warm up and check the decoder.
+
+    Raises:
+        StartFailure: it cannot be loaded as configured.
+    """
+    device = open_device(options.device)
+    files = find_decoder(Path(options.model))
+    dtype = choose_dtype(options.dtype, device)
+    model = load_decoder(files, device=options.device, dtype=options.dtype)
+    if options.compile:
+        model.compile(dynamic=True)
+    shapes = probe(model, device)
+    pages = page_count(shapes, dtype, device, options.kv_bytes)
+    runner = _runner(model, shapes, pages, dtype, device)
+    limits = step_limits(device, options.step_tokens)
+    self_check(runner, vocabulary=files.vocabulary, step_tokens=limits.budget_tokens)
+    space = PageSpace(files.fingerprint, _name(dtype), POLICY, LAYOUT)
+    outputs = Outputs(files.folder, files.vocabulary, files.stop_tokens)
+    table = PageTable(pages)
+    context = min(files.context_tokens, pages * PAGE_TOKENS)
+    return Served(
+        ready=_ready(files, dtype, device, pages, context),
+        open=lambda: Generation(
+            runner, Scheduler(limits, table, context_tokens=context), outputs, space
+        ),
+    )
+
+
+def step_limits(device: torch.device, step_tokens: int | None) -> StepLimits:
+    """The step's size: as asked, else by device."""
+    default = StepLimits()
+    by_device = CPU_STEP_TOKENS if device.type == "cpu" else default.budget_tokens
+    return StepLimits(budget_tokens=step_tokens or by_device, sequences=default.sequences)
+
+
+def _runner(
+    model: torch.nn.Module,
+    shapes: list[LayerShape],
+    pages: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Runner:
+    try:
+        layers = [shape.pages(pages, dtype=dtype, device=device) for shape in shapes]
+    except (RuntimeError, torch.OutOfMemoryError) as error:
+        reason = str(error).partition("\n")[0]
+        raise StartFailure(f"out of memory for {pages} KV pages: {reason}") from error
+    return Runner(model, layers, select_backend(device, dtype, shapes))
+
+
+def _ready(
+    files: DecoderFiles, dtype: torch.dtype, device: torch.device, pages: int, context: int
+) -> pb.Event:
+    return pb.Event(
+        ready=pb.Ready(
+            model=files.name,
+            fingerprint=files.fingerprint,
+            dtype=_name(dtype),
+            max_tokens=context,
+            device=str(device),
+            kv_tokens=pages * PAGE_TOKENS,
+        )
+    )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

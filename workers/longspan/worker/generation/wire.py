@@ -1,0 +1,114 @@
+"""Sequences as the wire contract has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from longspan.internal.v1 import worker_service_pb2 as pb
+from longspan.worker import events
+from longspan.worker.generation.outcomes import (
+    FinishReason,
+    Outcome,
+    SequenceCancelled,
+    SequenceFailed,
+    SequenceFinished,
+    SequencePrefilled,
+)
+from longspan.worker.generation.plan import SequenceId
+from longspan.worker.generation.sequence import SequenceSpec
+from longspan.worker.kv.chain import KeySpace
+from longspan.worker.sampling.params import GrammarSpec, SamplingParams
+
+REASONS = {
+    FinishReason.STOP: pb.FINISH_REASON_STOP,
+    FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
+}
+
+
+def tokens(data: bytes) -> npt.NDArray[np.uint32]:
+    """Token ids from little-endian uint32.
+
+    Raises:
+        ValueError: the bytes are no whole number of them.
+    """
+    return np.frombuffer(data, "<u4").astype(np.uint32, copy=False)
+
+
+def spec(message: pb.Open, keys: KeySpace, max_tokens: int, now: float) -> SequenceSpec:
+    """What the scheduler needs to know of an Open."""
+    deadline_s = now + message.deadline_ms / 1000 if message.deadline_ms else None
+    return SequenceSpec(
+        sequence_id=SequenceId(message.job_id),
+        keys=keys,
+        prompt=tokens(message.prompt),
+        sealed=message.sealed,
+        delivered=tokens(message.delivered),
+        max_tokens=max_tokens,
+        priority=message.priority or 2,
+        deadline_s=deadline_s,
+    )
+
+
+def sampling(message: pb.Sampling) -> SamplingParams:
+    """How tokens are chosen.
+
+    Raises:
+        ValueError: a field is out of its range.
+    """
+    return SamplingParams(
+        max_tokens=message.max_tokens,
+        temperature=message.temperature,
+        top_k=message.top_k,
+        top_p=message.top_p,
+        min_p=message.min_p,
+        seed=message.seed,
+        stop_texts=tuple(message.stop_texts),
+        stop_tokens=tuple(message.stop_tokens),
+        grammar=_grammar(message.grammar) if message.HasField("grammar") else None,
+    )
+
+
+def _grammar(message: pb.Grammar) -> GrammarSpec:
+    kind = message.WhichOneof("kind")
+    return GrammarSpec(
+        json_schema=message.json_schema if kind == "json_schema" else None,
+        regex=message.regex if kind == "regex" else None,
+        begins_after=message.begins_after,
+    )
+
+
+def generated(
+    sequence_id: SequenceId, first: int, new_tokens: Sequence[int], text: str
+) -> pb.Event:
+    """What one step added to a sequence."""
+    data = np.array(new_tokens, "<u4").tobytes()
+    return pb.Event(generated=pb.Generated(job_id=sequence_id, first=first, tokens=data, text=text))
+
+
+def is_end(outcome: Outcome) -> bool:
+    """True for a terminal outcome."""
+    return not isinstance(outcome, SequencePrefilled)
+
+
+def event(outcome: Outcome) -> pb.Event:
+    """An outcome as the server hears of it."""
+    match outcome:
+        case SequencePrefilled(sequence_id, count, cached):
+            return pb.Event(prefilled=pb.Prefilled(job_id=sequence_id, tokens=count, cached=cached))
+        case SequenceFinished(sequence_id, reason, prompt, cached, output):
+            return pb.Event(
+                finished=pb.Finished(
+                    job_id=sequence_id,
+                    reason=REASONS[reason],
+                    prompt_tokens=prompt,
+                    cached_tokens=cached,
+                    output_tokens=output,
+                )
+            )
+        case SequenceFailed(sequence_id, reason, message):
+            return events.failed(sequence_id, reason.value, message)
+        case SequenceCancelled(sequence_id):
+            return events.cancelled(sequence_id)

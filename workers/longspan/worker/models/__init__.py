@@ -1,0 +1,1 @@
+"""Decoders of transformers, unmodified: their files, their sizes, their loading."""

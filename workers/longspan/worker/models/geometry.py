@@ -1,0 +1,126 @@
+"""How much memory a decoder's KV cache takes, and the longest context that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+PAGE_TOKENS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """The sizes that decide what one token costs.
+
+    Attributes:
+        layers: each keeps KV of its own.
+        kv_floats: floats that one layer keeps for one token.
+        context_tokens: longest sequence that the model's positions allow.
+    """
+
+    layers: int
+    kv_floats: int
+    context_tokens: int
+
+    def kv_bytes(self, element_bytes: int) -> int:
+        """KV bytes of one token in all layers."""
+        return self.layers * self.kv_floats * element_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ContextFit:
+    """The longest context under one policy.
+
+    Attributes:
+        policy: which tokens keep their KV.
+        tokens: 0 where not even one page fits.
+        whole: the model's positions end before the memory does.
+    """
+
+    policy: str
+    tokens: int
+    whole: bool
+
+
+def geometry(config: Mapping[str, Any]) -> Geometry:
+    """The geometry of a config.json; of its text part where the model also sees or hears.
+
+    Raises:
+        ValueError: a size is absent or no positive number.
+    """
+    text = config.get("text_config") or config
+    return Geometry(
+        layers=_size(text, "num_hidden_layers"),
+        kv_floats=_latent_floats(text) if text.get("kv_lora_rank") else _head_floats(text),
+        context_tokens=context_tokens(text),
+    )
+
+
+def context_tokens(config: Mapping[str, Any]) -> int:
+    """Longest sequence, with the rotary scaling that transformers would apply.
+
+    YaRN may be turned on in a configuration whose ``max_position_embeddings`` is still that of
+    pretraining (as Qwen2.5's authors document), and dynamic NTK stretches it; for every other
+    kind ``max_position_embeddings`` already is the stretched length.
+
+    Raises:
+        ValueError: there is no usable ``max_position_embeddings``.
+    """
+    positions = _size(config, "max_position_embeddings")
+    rope = _rope(config)
+    factor = float(rope.get("factor") or 1)
+    match rope.get("rope_type", rope.get("type")):
+        case "yarn":
+            pretrained = rope.get("original_max_position_embeddings") or positions
+            return max(positions, int(pretrained * factor))
+        case "dynamic":
+            return int(positions * factor)
+        case _:
+            return positions
+
+
+def largest_contexts(
+    model: Geometry, *, element_bytes: int, free_bytes: int
+) -> tuple[ContextFit, ...]:
+    """The longest context of one sequence in ``free_bytes``, for each policy, in whole pages."""
+    return tuple(
+        ContextFit(policy, min(tokens, model.context_tokens), tokens >= model.context_tokens)
+        for policy, formula in POLICIES.items()
+        for tokens in [formula(model, element_bytes, max(free_bytes, 0))]
+    )
+
+
+def full_context(model: Geometry, element_bytes: int, free_bytes: int) -> int:
+    """Every token keeps its KV."""
+    return free_bytes // (model.kv_bytes(element_bytes) * PAGE_TOKENS) * PAGE_TOKENS
+
+
+POLICIES: Mapping[str, Callable[[Geometry, int, int], int]] = {"full": full_context}
+
+
+def _head_floats(config: Mapping[str, Any]) -> int:
+    """Grouped-query attention (arXiv:2305.13245): a key and a value for every KV head."""
+    heads = _size(config, "num_attention_heads")
+    key = config.get("head_dim") or _size(config, "hidden_size") // heads
+    value = config.get("v_head_dim") or key
+    return int((config.get("num_key_value_heads") or heads) * (key + value))
+
+
+def _latent_floats(config: Mapping[str, Any]) -> int:
+    """Multi-head latent attention (arXiv:2405.04434): one latent, and one key with positions."""
+    return _size(config, "kv_lora_rank") + _size(config, "qk_rope_head_dim")
+
+
+def _rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The rotary parameters; those of the full layers where layers differ."""
+    rope: Mapping[str, Any] = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    nested = rope.get("full_attention")
+    return nested if isinstance(nested, Mapping) else rope
+
+
+def _size(config: Mapping[str, Any], key: str) -> int:
+    value = config.get(key)
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"the configuration has no usable {key}: {value!r}")
+    return value

@@ -1,0 +1,121 @@
+"""What one token's keys and values look like in each layer, found by running the model once."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from transformers import Cache
+
+from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
+from longspan.worker.failures import StartFailure
+
+
+class LayerShape(NamedTuple):
+    """Sizes of one layer's cache.
+
+    Attributes:
+        latent: the keys hold everything (MLA); then ``dv`` counts their first numbers.
+    """
+
+    kv_heads: int
+    d: int
+    dv: int
+    latent: bool
+
+    @property
+    def numbers(self) -> int:
+        """Numbers cached for one token."""
+        return self.kv_heads * (self.d if self.latent else self.d + self.dv)
+
+    def pages(self, count: int, *, dtype: torch.dtype, device: torch.device) -> LayerPages:
+        """Pages that hold nothing yet."""
+        shape = (count, self.kv_heads, PAGE_TOKENS)
+        # Memory that was never touched costs a CPU nothing; its pages are zeroed before use.
+        make = torch.empty if device.type == "cpu" else torch.zeros
+        keys = make(*shape, self.d, dtype=dtype, device=device)
+        if self.latent:
+            return LayerPages(keys, keys[..., : self.dv])
+        return LayerPages(keys, make(*shape, self.dv, dtype=dtype, device=device))
+
+
+class Probe(Cache):
+    """Stands in for cache and step of one forward pass, and writes down what it is asked for."""
+
+    is_compileable = False
+
+    def __init__(self) -> None:
+        self.layers = []
+        self._shapes: dict[int, tuple[int, int, int]] = {}
+        self._latent: set[int] = set()
+        self._attended: set[int] = set()
+
+    def update(
+        self,
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+        layer_idx: int,
+        *_: Any,
+        **__: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Note the shapes."""
+        _, kv_heads, _, d = key_states.shape
+        self._shapes[layer_idx] = (kv_heads, d, value_states.shape[-1])
+        return key_states, value_states
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Nothing is cached."""
+        return 0
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        """The sizes of the mask that is not built."""
+        return query_length, 0
+
+    def attend(
+        self, module: Any, query: torch.Tensor, *, scale: float, window: int | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Zeros of the right shape: out [tokens, heads, dv] and lse [tokens, heads]."""
+        self._attended.add(module.layer_idx)
+        dv = self._shapes[module.layer_idx][-1]
+        if hasattr(module, "kv_b_proj"):
+            self._latent.add(module.layer_idx)
+            dv = module.v_head_dim
+        return query.new_zeros(*query.shape[:2], dv), query.new_zeros(query.shape[:2])
+
+    def shapes(self) -> list[LayerShape]:
+        """The shapes, one a layer.
+
+        Raises:
+            StartFailure: the model caches something that pages cannot hold.
+        """
+        layers = sorted(self._shapes)
+        if layers != list(range(len(layers))) or not layers:
+            raise StartFailure(f"the model caches layers {layers} only: not supported")
+        if self._attended != set(layers):
+            raise StartFailure("the model's attention cannot be replaced: it did not ask for ours")
+        return [self._shape(layer) for layer in layers]
+
+    def _shape(self, layer: int) -> LayerShape:
+        kv_heads, d, dv = self._shapes[layer]
+        if layer in self._latent:
+            return LayerShape(kv_heads, d + dv, d, latent=True)
+        if d != dv:
+            raise StartFailure(f"layer {layer} has keys of {d} and values of {dv}: not supported")
+        return LayerShape(kv_heads, d, dv, latent=False)
+
+
+@torch.inference_mode()
+def probe(model: torch.nn.Module, device: torch.device) -> list[LayerShape]:
+    """The cache shapes of a model loaded with our attention.
+
+    Raises:
+        StartFailure: its attention does not go through the seam, or needs what pages lack.
+    """
+    cache = Probe()
+    ids = torch.zeros(1, 1, dtype=torch.long, device=device)
+    try:
+        model(input_ids=ids, position_ids=ids, past_key_values=cache, longspan=cache)
+    except (TypeError, AssertionError, AttributeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise StartFailure(f"the model's attention cannot be replaced: {reason}") from error
+    return cache.shapes()

@@ -1,0 +1,21 @@
+"""The worker's command line, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """See ``__main__`` for what each means; None is the default by device."""
+
+    role: str
+    socket: Path
+    model: str
+    dtype: str
+    threads: int | None
+    device: str
+    step_tokens: int | None
+    kv_bytes: int | None
+    compile: bool

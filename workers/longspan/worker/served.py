@@ -1,0 +1,23 @@
+"""What a worker serves: its model's description, and a workload for each stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from longspan.internal.v1 import worker_service_pb2 as pb
+from longspan.worker.workload import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A loaded, warmed up and self-checked model.
+
+    Attributes:
+        ready: the first event of every stream.
+        open: makes the workload of a new stream.
+    """
+
+    ready: pb.Event
+    open: Callable[[], Workload[Any, Any]]
