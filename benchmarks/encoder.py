@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from longspan.worker.encoder import Encoder
-from longspan.worker.loading import load_encoder, set_threads
+from longspan.worker.devices import set_threads
+from longspan.worker.encoding.encoder import Encoder
+from longspan.worker.encoding.loading import load_encoder
+from longspan.worker.encoding.packing import TokenIds
 from longspan.worker.model_files import ModelFiles, find_model
-from longspan.worker.packing import TokenIds
 
 THREADS = 2
 BATCH_TEXTS = 32

@@ -53,6 +53,7 @@ class Script:
         answers: events of the next answers; the last one is used for all that follow.
         stored_failures: ends the next uploads after the commit was kept, one each.
         chunk_failures: ends the next uploads once so many bytes were kept, one each.
+        completed: what the terminal event says beside the documents.
         max_chunk_bytes: what Accepted says.
         ack_bytes: how often bytes are acknowledged.
     """
@@ -62,6 +63,11 @@ class Script:
     answers: deque[list[Any]] = field(default_factory=lambda: deque([[]]))
     stored_failures: deque[Failure] = field(default_factory=deque)
     chunk_failures: deque[tuple[int, Failure]] = field(default_factory=deque)
+    completed: inference.Completed = field(
+        default_factory=lambda: inference.Completed(
+            finish_reason=inference.FINISH_REASON_STOP, model="peer"
+        )
+    )
     max_chunk_bytes: int = 1 << 20
     ack_bytes: int = 4096
 
@@ -246,9 +252,8 @@ class Peer(
             await context.write(response(**event))
         if broken is not None:
             raise broken[1]
-        completed = inference.Completed(
-            finish_reason=inference.FINISH_REASON_STOP, documents=documents, model="peer"
-        )
+        completed = inference.Completed(documents=documents)
+        completed.MergeFrom(self.script.completed)
         await context.write(response(completed=completed))
 
     def _document(self, document_id: str) -> tuple[document_pb2.Document, bytes]:
@@ -295,6 +300,43 @@ def citation(index: int, quote: str, *, score: float = 0.5) -> dict[str, Any]:
             index=index, document_id="doc_1", span=span, quote=quote, passage=span, score=score
         )
     }
+
+
+def reasoning(text: str) -> dict[str, Any]:
+    """A piece of what the model thinks before it answers."""
+    return {"reasoning": inference.ReasoningDelta(text=text)}
+
+
+def unverified(quote: str) -> dict[str, Any]:
+    """A quotation that stands nowhere."""
+    return {"unverified": inference.UnverifiedQuote(quote=quote)}
+
+
+def prefilling(tokens: int, prefilled: int, *, cached: int = 0, ahead: int = 0) -> dict[str, Any]:
+    """The decoder reads the prompt."""
+    return {
+        "progress": document_pb2.Progress(
+            stage=document_pb2.STAGE_PREFILLING,
+            tokens=tokens,
+            tokens_prefilled=prefilled,
+            tokens_cached=cached,
+            queue_position=ahead,
+        )
+    }
+
+
+def generated(
+    *, finish_reason: inference.FinishReason = inference.FINISH_REASON_STOP
+) -> inference.Completed:
+    """How a generated answer ends: 8000 of 8200 tokens cached, 60 written, 25 ms each."""
+    completed = inference.Completed(finish_reason=finish_reason, model="peer")
+    completed.usage.document_tokens = 8_100
+    completed.usage.task_tokens = 100
+    completed.usage.cached_tokens = 8_000
+    completed.usage.output_tokens = 60
+    completed.timings.first_delta.FromMilliseconds(310)
+    completed.timings.per_token.FromMicroseconds(25_000)
+    return completed
 
 
 @asynccontextmanager

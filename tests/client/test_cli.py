@@ -3,61 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import signal
-import sys
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from longspan.server import errors
+from tests.client.command import longspan, start
 from tests.client.peer import Hang, citation, delta, running_peer
-
-
-@dataclass(frozen=True)
-class Done:
-    """A finished command."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-async def start(*arguments: str, server: str = "", encoder: str = "") -> asyncio.subprocess.Process:
-    environment = {name: value for name, value in os.environ.items() if "LONGSPAN" not in name}
-    if server:
-        environment["LONGSPAN_SERVER"] = server
-    if encoder:
-        environment["LONGSPAN_ENCODER"] = encoder
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "longspan.client",
-        *arguments,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment,
-    )
-
-
-async def longspan(
-    *arguments: str, server: str = "", encoder: str = "", stdin: bytes = b""
-) -> Done:
-    process = await start(*arguments, server=server, encoder=encoder)
-    out, err = await process.communicate(stdin)
-    assert process.returncode is not None
-    return Done(process.returncode, out.decode(), err.decode())
-
 
 ANSWER = [delta("Yes.\n"), citation(1, "plain\ntext\x1b[31m"), delta("Indeed.")]
 
@@ -129,6 +84,11 @@ async def test_errors_are_one_line_and_status_1(tmp_path: Path) -> None:
         ["docs", "show"],
         ["docs", "read", "doc", "--span", "5:2"],
         ["summarize", "doc", "--data-dir", "x"],
+        ["ask", "doc", "Why?", "--model", "folder"],
+        ["ask", "doc", "Why?", "--json-schema", "{}", "--regex", "a"],
+        ["ask", "doc", "Why?", "--json-schema", "no-such-file.json"],
+        ["ask", "doc", "Why?", "--json-schema", "{no json"],
+        ["ask", "doc", "Why?", "--seed", "-1"],
         ["unknown"],
     ],
 )
@@ -154,21 +114,6 @@ async def test_serve_hands_its_arguments_over_unchanged() -> None:
     wrong = await longspan("serve", "--workers", "-3")
     assert wrong.status == 2
     assert "workers" in wrong.err
-
-
-async def test_the_doctor_finds_the_server_it_is_told() -> None:
-    async with running_peer() as (_, target):
-        done = await longspan("doctor", "--json", "--server", target)
-        found = {one["name"]: one for one in done.events}
-        assert done.status == 0, done.out
-        assert found["python"]["verdict"] == "ok"
-        assert found["server"]["detail"] == f"{target} serves"
-
-
-async def test_the_doctor_fails_when_the_named_server_does_not_answer() -> None:
-    done = await longspan("doctor", "--server", "127.0.0.1:1")
-    assert done.status == 1
-    assert "broken  server" in done.out
 
 
 def servers_on(data_dir: Path) -> list[int]:

@@ -11,12 +11,15 @@ from longspan.client import (
     Citation,
     Completed,
     DocumentId,
+    Event,
     FinishReason,
     Progress,
+    Reasoning,
     Span,
     Stage,
     TextDelta,
     Timings,
+    UnverifiedQuote,
     Usage,
 )
 from longspan.client._transcript import Transcript
@@ -64,6 +67,44 @@ def test_however_streams_break_and_are_cut_the_text_comes_once(
     answer = transcript.answer()
     assert answer is not None
     assert answer.text == text
+
+
+@given(
+    thoughts=st.text(max_size=30),
+    text=st.text(max_size=30),
+    quotes=st.lists(st.text(max_size=3), max_size=3),
+    runs=st.lists(st.tuples(CUTS, CUTS, st.integers(0, 20)), max_size=4),
+)
+def test_reasoning_text_and_quotations_come_once_each(
+    thoughts: str, text: str, quotes: list[str], runs: list[tuple[list[int], list[int], int]]
+) -> None:
+    """Each part of a generated answer is matched by itself, whatever breaks between them."""
+    transcript = Transcript()
+    delivered: list[Event] = []
+    for thought_cuts, text_cuts, survivors in [*runs, ([], [], 100)]:
+        transcript.reopen()
+        events: list[Event] = [Reasoning(piece) for piece in cut(thoughts, thought_cuts)]
+        events += [TextDelta(piece) for piece in cut(text, text_cuts)]
+        events += [UnverifiedQuote(quote) for quote in quotes]
+        admitted = map(transcript.admit, events[:survivors])
+        delivered += [event for event in admitted if event is not None]
+    assert "".join(e.text for e in delivered if isinstance(e, Reasoning)) == thoughts
+    assert "".join(e.text for e in delivered if isinstance(e, TextDelta)) == text
+    assert [e.quote for e in delivered if isinstance(e, UnverifiedQuote)] == quotes
+    transcript.admit(COMPLETED)
+    answer = transcript.answer()
+    assert answer is not None
+    assert (answer.text, answer.reasoning) == (text, thoughts)
+    assert [one.quote for one in answer.unverified] == quotes
+
+
+def test_another_unverified_quotation_is_refused() -> None:
+    """A quotation that was marked cannot silently become another."""
+    transcript = Transcript()
+    transcript.admit(UnverifiedQuote("one"))
+    transcript.reopen()
+    with pytest.raises(AnswerChanged, match="unverified quotation 1"):
+        transcript.admit(UnverifiedQuote("two"))
 
 
 def test_citations_come_once_and_their_scores_may_wobble() -> None:

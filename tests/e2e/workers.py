@@ -41,14 +41,17 @@ SUSPICIOUS = (
 
 @asynccontextmanager
 async def serving_with(
-    data_dir: Path, pool: PoolConfig | None = None, **settings: Any
+    data_dir: Path,
+    pool: PoolConfig | None = None,
+    model_pool: PoolConfig | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Serving]:
-    """A server over the workers that ``pool`` describes; leaks are checked at the end."""
+    """A server over the workers that the pools describe; leaks are checked at the end."""
     settings = {"listen": "127.0.0.1:0", "data_dir": data_dir, "drain_s": 2.0, **settings}
     config = Config(**settings, _cli_parse_args=False)  # type: ignore[call-arg]
     before = set(psutil.Process().children(recursive=True))
     async with (
-        running_server(config, pool) as server,
+        running_server(config, pool, model_pool) as server,
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
         running = Serving(server, channel, config)

@@ -20,7 +20,7 @@ from longspan.server.queue.job import Priority, RequestId, Subject
 from longspan.server.queue.request import RequestInfo
 from longspan.server.queue.sequence import Sequence as OpenSequence
 from longspan.server.queue.sequences import SequenceDispatcher
-from tests.pool.harness import check_childless
+from tests.pool.harness import check_childless, until
 
 WORKER = Path(__file__).with_name("story_worker.py")
 _ids = itertools.count(1)
@@ -104,4 +104,4 @@ async def telling(
     finally:
         await dispatcher.stop()
     check_childless()
-    assert asyncio.all_tasks() == {asyncio.current_task()}
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})

@@ -212,9 +212,7 @@ async def test_stopping_ends_everyone_who_waits() -> None:
     dispatcher = SequenceDispatcher(stories("--step-s", "0.01", window_jobs=1), QueueLimits())
     dispatcher.start()
     await dispatcher.wait_ready()
-    tasks = [
-        asyncio.create_task(tell(dispatcher, [1, 2], max_tokens=100_000)) for _ in range(3)
-    ]
+    tasks = [asyncio.create_task(tell(dispatcher, [1, 2], max_tokens=100_000)) for _ in range(3)]
     await until(lambda: _in_flight(dispatcher) == 1)
     await dispatcher.stop()
     ends = await asyncio.gather(*tasks, return_exceptions=True)

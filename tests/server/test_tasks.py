@@ -10,6 +10,7 @@ from longspan.server.errors import DecoderRequired, InvalidRequest
 from longspan.server.limits import Limits
 from longspan.server.queue.job import Priority
 from longspan.server.services import translate
+from longspan.server.tasks.method import Method, choose_method
 from longspan.server.tasks.task import (
     DEFAULT_CITATIONS,
     DEFAULT_SENTENCES,
@@ -63,9 +64,32 @@ def test_every_default_is_within_the_limits() -> None:
     check_task(Summarize(), Limits())
 
 
-def test_a_prompt_needs_a_decoder_and_says_what_works() -> None:
-    with pytest.raises(DecoderRequired, match="ask and summarize work"):
-        check_task(Prompt("write a poem"), LIMITS)
+@pytest.mark.parametrize(
+    ("task", "wanted"),
+    [(Prompt("write a poem"), None), (Ask("why"), Method.GENERATIVE)],
+)
+def test_what_needs_a_decoder_says_what_works_and_how_to_get_one(
+    task: Task, wanted: Method | None
+) -> None:
+    """Without a decoder the error names the command that starts one."""
+    with pytest.raises(DecoderRequired, match=r"ask and summarize work.*longspan serve --model"):
+        choose_method(task, wanted, decoder=False)
+
+
+def test_a_decoder_answers_unless_the_encoder_is_asked_for() -> None:
+    """The method left out is the decoder's where there is one, else the encoder's."""
+    assert choose_method(Ask("why"), None, decoder=True) is Method.GENERATIVE
+    assert choose_method(Ask("why"), None, decoder=False) is Method.EXTRACTIVE
+    assert choose_method(Ask("why"), Method.EXTRACTIVE, decoder=True) is Method.EXTRACTIVE
+    assert choose_method(Summarize(), Method.GENERATIVE, decoder=True) is Method.GENERATIVE
+    assert choose_method(Prompt("do"), None, decoder=True) is Method.GENERATIVE
+
+
+def test_the_encoder_cannot_follow_a_prompt() -> None:
+    """Asking the extractive method for a free instruction names the field."""
+    with pytest.raises(InvalidRequest) as refused:
+        choose_method(Prompt("write a poem"), Method.EXTRACTIVE, decoder=True)
+    assert refused.value.field == "task.method"
 
 
 def test_zero_on_the_wire_means_the_default() -> None:

@@ -13,6 +13,7 @@ import grpc
 
 from longspan.server.app import Server, running_server
 from longspan.server.config import Config
+from longspan.server.queue.stats import DispatcherStats
 from longspan.v1 import document_service_pb2_grpc, inference_service_pb2_grpc
 
 SETTLE_S = 5.0
@@ -65,11 +66,18 @@ async def leaks(server: Server) -> dict[str, object]:
     if app.indexes is not None:
         counts["builds"] = app.indexes.builds
     if app.embedder is not None:
-        stats = app.embedder.dispatcher.stats()
-        counts["queued jobs"] = stats.queued_jobs
-        counts["callers"] = stats.waiting
-        counts["jobs in flight"] = sum(worker.jobs for worker in stats.in_flight)
+        counts |= _work(app.embedder.dispatcher.stats(), "job")
+    if app.decoder is not None:
+        counts |= _work(app.decoder.dispatcher.stats(), "sequence")
     return {name: count for name, count in counts.items() if count}
+
+
+def _work(stats: DispatcherStats, kind: str) -> dict[str, object]:
+    return {
+        f"queued {kind}s": stats.queued_jobs,
+        f"callers of a {kind}": stats.waiting,
+        f"{kind}s in flight": sum(worker.jobs for worker in stats.in_flight),
+    }
 
 
 @asynccontextmanager

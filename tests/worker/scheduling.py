@@ -73,9 +73,12 @@ def make_scheduler(
     sequences: int = 4,
     page_tokens: int = PAGE_TOKENS,
     context_tokens: int = 100_000,
+    parity_tokens: int = 16_384,
 ) -> Scheduler:
     """A scheduler with its own pages."""
-    limits = StepLimits(budget_tokens=budget_tokens, sequences=sequences)
+    limits = StepLimits(
+        budget_tokens=budget_tokens, sequences=sequences, parity_tokens=parity_tokens
+    )
     table = PageTable(pages)
     return Scheduler(limits, table, page_tokens=page_tokens, context_tokens=context_tokens)
 
@@ -94,18 +97,22 @@ class ToyModel:
     """Computes a plan on pages that hold token ids, as a model does on pages that hold KV.
 
     Attributes:
-        cells: what is stored, (page, offset) to (token, tenant).
+        cells: what is stored, (page, offset) to token.
+        writers: the sequence that wrote to a page last.
         computed: positions computed for each sequence, in the order of the steps.
+        output: tokens sampled for each sequence.
     """
 
     def __init__(self, page_tokens: int = PAGE_TOKENS) -> None:
         self.page_tokens = page_tokens
         self.cells: dict[tuple[int, int], int] = {}
+        self.writers: dict[int, SequenceId] = {}
         self.computed: dict[SequenceId, list[int]] = {}
         self.output: dict[SequenceId, list[int]] = {}
 
     def run(self, plan: StepPlan) -> dict[SequenceId, Sampled]:
         """All tokens are stored first, then every sampling chunk reads its whole context."""
+        self._check_that_nobody_writes_what_others_read(plan)
         for chunk in plan.chunks:
             self._store(chunk)
         return {
@@ -118,6 +125,16 @@ class ToyModel:
         """What the pages of a chunk hold, as attention would see it."""
         return ids(self.cells[self._cell(chunk, position)] for position in range(chunk.end))
 
+    def _check_that_nobody_writes_what_others_read(self, plan: StepPlan) -> None:
+        written = {
+            page: chunk.sequence_id
+            for chunk in plan.chunks
+            for page in chunk.block_table[chunk.start // self.page_tokens :].tolist()
+        }
+        for chunk in plan.chunks:
+            for page in chunk.block_table.tolist():
+                assert written.get(page, chunk.sequence_id) == chunk.sequence_id
+
     def _cell(self, chunk: Chunk, position: int) -> tuple[int, int]:
         page, offset = divmod(position, self.page_tokens)
         return int(chunk.block_table[page]), offset
@@ -128,6 +145,7 @@ class ToyModel:
         for position, token in enumerate(chunk.tokens.tolist(), chunk.start):
             self.cells[self._cell(chunk, position)] = token
             computed.append(position)
+            self.writers[self._cell(chunk, position)[0]] = chunk.sequence_id
 
     def _sample(self, chunk: Chunk) -> int:
         token = next_token(self.context(chunk))

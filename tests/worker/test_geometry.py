@@ -17,43 +17,46 @@ from longspan.worker.models.geometry import (
     geometry,
     largest_contexts,
 )
+from longspan.worker.models.published import PUBLISHED, PublishedDecoder
 from longspan.worker.models.weights import find_shards, read_headers, weight_bytes
 from tests.worker.decoders import ARCHITECTURES, tiny_decoder
 
-QWEN_1_5B = {
-    "hidden_size": 1536,
-    "max_position_embeddings": 131_072,
-    "num_attention_heads": 12,
-    "num_hidden_layers": 28,
-    "num_key_value_heads": 2,
-}
-QWEN_7B = QWEN_1_5B | {"hidden_size": 3584, "num_attention_heads": 28, "num_key_value_heads": 4}
-DEEPSEEK_V3 = {
-    "hidden_size": 7168,
-    "kv_lora_rank": 512,
-    "max_position_embeddings": 163_840,
-    "num_attention_heads": 128,
-    "num_hidden_layers": 61,
-    "num_key_value_heads": 128,
-    "qk_nope_head_dim": 128,
-    "qk_rope_head_dim": 64,
-    "rope_scaling": {"factor": 40, "original_max_position_embeddings": 4096, "type": "yarn"},
-    "v_head_dim": 128,
-}
+QWEN_1_5B, QWEN_7B, DEEPSEEK_V3 = PUBLISHED
 GIB = 1 << 30
 
 
 @pytest.mark.parametrize(
-    ("config", "bytes_per_token", "context_tokens"),
+    ("decoder", "bytes_per_token", "context_tokens"),
     [(QWEN_1_5B, 28_672, 131_072), (QWEN_7B, 57_344, 131_072), (DEEPSEEK_V3, 70_272, 163_840)],
 )
 def test_published_models_have_their_published_sizes(
-    config: dict[str, Any], bytes_per_token: int, context_tokens: int
+    decoder: PublishedDecoder, bytes_per_token: int, context_tokens: int
 ) -> None:
     """R1-Distill-Qwen-1.5B and 7B (grouped queries) and DeepSeek-V3 (latents), in bfloat16."""
-    model = geometry(config)
-    assert model.kv_bytes(2) == bytes_per_token
-    assert model.context_tokens == context_tokens
+    assert decoder.geometry.kv_bytes(2) == bytes_per_token
+    assert decoder.geometry.context_tokens == context_tokens
+
+
+@pytest.mark.parametrize(
+    ("decoder", "vocabulary", "intermediate"),
+    [(QWEN_1_5B, 151_936, 8960), (QWEN_7B, 152_064, 18_944)],
+)
+def test_published_parameters_are_those_of_the_architecture(
+    decoder: PublishedDecoder, vocabulary: int, intermediate: int
+) -> None:
+    """transformers' own Qwen2 of the published sizes has as many parameters as the table says."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(
+        **decoder.config,
+        intermediate_size=intermediate,
+        tie_word_embeddings=False,
+        vocab_size=vocabulary,
+    )
+    with torch.device("meta"):
+        model = Qwen2ForCausalLM(config)
+    assert sum(parameter.numel() for parameter in model.parameters()) == decoder.parameters
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -73,7 +76,7 @@ def test_the_formula_counts_what_transformers_caches(tmp_path: Path, architectur
 
 def test_the_text_part_of_a_wrapper_counts() -> None:
     """A model that also sees has its sizes under text_config."""
-    assert geometry({"text_config": QWEN_7B, "vision_config": {}}) == geometry(QWEN_7B)
+    assert geometry({"text_config": QWEN_7B.config, "vision_config": {}}) == QWEN_7B.geometry
 
 
 @pytest.mark.parametrize(
@@ -93,8 +96,8 @@ def test_rotary_scaling_may_lengthen_the_context(
     rope: dict[str, Any] | None, expected: int
 ) -> None:
     """Only scalings whose max_position_embeddings is that of pretraining multiply it."""
-    config = QWEN_7B | {"max_position_embeddings": 32_768, "rope_parameters": rope}
-    assert geometry(config).context_tokens == expected
+    changes = {"max_position_embeddings": 32_768, "rope_parameters": rope}
+    assert geometry({**QWEN_7B.config, **changes}).context_tokens == expected
 
 
 @pytest.mark.parametrize("key", ["num_hidden_layers", "num_attention_heads", "hidden_size"])
@@ -102,13 +105,13 @@ def test_rotary_scaling_may_lengthen_the_context(
 def test_a_size_that_is_no_number_is_named(key: str, value: object) -> None:
     """The error names the key."""
     with pytest.raises(ValueError, match=f"no usable {key}"):
-        geometry(QWEN_7B | {key: value})
+        geometry({**QWEN_7B.config, key: value})
 
 
 def test_the_longest_context_ends_with_the_memory_or_with_the_positions() -> None:
     """1 GiB holds 18,724 tokens of 57,344 bytes, which is 73 pages; 100 GiB hold every position."""
     small, large = (
-        largest_contexts(geometry(QWEN_7B), element_bytes=2, free_bytes=n * GIB) for n in (1, 100)
+        largest_contexts(QWEN_7B.geometry, element_bytes=2, free_bytes=n * GIB) for n in (1, 100)
     )
     assert small == (ContextFit("full", 73 * PAGE_TOKENS, whole=False),)
     assert large == (ContextFit("full", 131_072, whole=True),)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longspan.worker.attention.base import Attended
+from longspan.worker.attention.base import Attended, Backend
 from longspan.worker.attention.cpu import CpuBackend
 from longspan.worker.attention.merge import merge, with_sinks
 from longspan.worker.attention.naive import NaiveBackend
@@ -49,9 +49,10 @@ def assert_same(
 ) -> None:
     """Both outputs of the CPU backend equal the definition's."""
     query = torch.randn(rows.tokens, heads, layer.keys.shape[-1])
+    backends: tuple[Backend, ...] = (NaiveBackend(), CpuBackend())
     expected, actual = (
         backend.attend(query, layer, backend.plan(rows, CPU), scale=0.2, window=window)
-        for backend in (NaiveBackend(), CpuBackend())
+        for backend in backends
     )
     torch.testing.assert_close(actual.out, expected.out, atol=2e-5, rtol=1e-4)
     torch.testing.assert_close(actual.lse, expected.lse, atol=2e-5, rtol=1e-4)

@@ -35,9 +35,10 @@ def eager(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def load(folder: Path, attention: str) -> Any:
     """The folder's model in float32."""
     seam.register()
-    return AutoModelForCausalLM.from_pretrained(
+    model = AutoModelForCausalLM.from_pretrained(
         folder, attn_implementation=attention, dtype=torch.float32
-    ).eval()
+    )
+    return model.requires_grad_(False)
 
 
 def worst(runner: Runner, walks: list[Walk]) -> float:

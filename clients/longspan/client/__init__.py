@@ -20,10 +20,12 @@ from longspan.client._exceptions import (
     Draining,
     EmptyDocument,
     EncodeFailed,
+    GenerationFailed,
     InvalidRequest,
     InvalidUtf8,
     LengthMismatch,
     LongspanError,
+    PromptTooLong,
     ProtocolError,
     QuestionTooLong,
     QueueFull,
@@ -37,10 +39,11 @@ from longspan.client._exceptions import (
     UploadMissing,
     WorkersUnavailable,
 )
+from longspan.client._generation import Generation
 from longspan.client._sources import AsyncSource, Source
 from longspan.client._sync_client import Client
 from longspan.client._sync_stream import AnswerStream
-from longspan.client._tasks import Ask, Priority, Prompt, Summarize, Task
+from longspan.client._tasks import Ask, Method, Priority, Prompt, Summarize, Task
 from longspan.client._types import (
     Answer,
     Citation,
@@ -50,10 +53,12 @@ from longspan.client._types import (
     Event,
     FinishReason,
     Progress,
+    Reasoning,
     Span,
     Stage,
     TextDelta,
     Timings,
+    UnverifiedQuote,
     Usage,
 )
 
@@ -87,16 +92,21 @@ __all__ = [
     "EncodeFailed",
     "Event",
     "FinishReason",
+    "Generation",
+    "GenerationFailed",
     "InvalidRequest",
     "InvalidUtf8",
     "LengthMismatch",
     "LongspanError",
+    "Method",
     "Priority",
     "Progress",
     "Prompt",
+    "PromptTooLong",
     "ProtocolError",
     "QuestionTooLong",
     "QueueFull",
+    "Reasoning",
     "RetryPolicy",
     "ServerFault",
     "ServerUnavailable",
@@ -111,6 +121,7 @@ __all__ = [
     "Timings",
     "Unavailable",
     "UnsupportedFile",
+    "UnverifiedQuote",
     "UploadBusy",
     "UploadIncomplete",
     "UploadMissing",

@@ -17,11 +17,12 @@ from longspan.client._aio_wire import AsyncWire
 from longspan.client._config import RetryPolicy, Timeout
 from longspan.client._deadline import Deadline
 from longspan.client._exceptions import ClientClosed, DeadlineExceeded, ServerUnavailable
+from longspan.client._generation import Generation
 from longspan.client._health import REQUEST, is_serving
 from longspan.client._lifecycle import ClientState
 from longspan.client._requests import Documents, Heading, UploadEnvelope
 from longspan.client._sources import AsyncSource
-from longspan.client._tasks import Ask, Priority, Prompt, Summarize, Task
+from longspan.client._tasks import Ask, MethodName, Priority, Prompt, Summarize, Task
 from longspan.client._transcript import Transcript
 from longspan.client._types import Document, Progress, Span
 from longspan.v1 import document_service_pb2 as pb
@@ -179,9 +180,12 @@ class AsyncClient:
         *,
         max_citations: int | None = None,
         priority: Priority | None = None,
+        method: MethodName | None = None,
+        generation: Generation | None = None,
     ) -> AsyncAnswerStream:
         """Answer a question from stored documents."""
-        return self._generate(documents, Ask(question, max_citations, priority))
+        task = Ask(question, max_citations, priority, method, generation)
+        return self._generate(documents, task)
 
     def summarize(
         self,
@@ -189,15 +193,23 @@ class AsyncClient:
         *,
         max_sentences: int | None = None,
         priority: Priority | None = None,
+        method: MethodName | None = None,
+        generation: Generation | None = None,
     ) -> AsyncAnswerStream:
-        """Pick the sentences of stored documents that matter most."""
-        return self._generate(documents, Summarize(max_sentences, priority))
+        """Say what matters most in stored documents."""
+        return self._generate(documents, Summarize(max_sentences, priority, method, generation))
 
     def prompt(
-        self, documents: Documents, text: str, *, priority: Priority | None = None
+        self,
+        documents: Documents,
+        text: str,
+        *,
+        priority: Priority | None = None,
+        method: MethodName | None = None,
+        generation: Generation | None = None,
     ) -> AsyncAnswerStream:
         """Give stored documents and a free instruction to a decoder model."""
-        return self._generate(documents, Prompt(text, priority))
+        return self._generate(documents, Prompt(text, priority, method, generation))
 
     def analyze(
         self,

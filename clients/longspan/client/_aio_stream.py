@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from types import TracebackType
@@ -18,6 +19,7 @@ from longspan.client._sources import AsyncSource
 from longspan.client._tasks import Task
 from longspan.client._transcript import Transcript
 from longspan.client._types import Answer, Completed, Event, TextDelta
+from longspan.v1 import inference_service_pb2
 
 
 class AsyncAnswerStream:
@@ -74,7 +76,7 @@ async def generating(
     wire: AsyncWire, documents: Documents, task: Task, transcript: Transcript
 ) -> AsyncGenerator[Event, None]:
     """The events of a task on stored documents, each once."""
-    request = _requests.generate(documents, task)
+    request = _requests.generate(documents, _message(task))
     deadline, patience = wire.deadline(), wire.patience()
     while True:
         try:
@@ -106,7 +108,7 @@ async def analyzing(
     """The events of an upload with a task, each once."""
     reader = await open_async_source(source)
     try:
-        envelope = AnalyzeEnvelope(Heading.of(reader, title, media_type), task)
+        envelope = AnalyzeEnvelope(Heading.of(reader, title, media_type), _message(task))
         sending = AsyncSending(wire, wire.inference.Analyze, envelope, reader)
         async with aclosing(sending.messages()) as messages:
             async for message in messages:
@@ -115,3 +117,7 @@ async def analyzing(
                     yield event
     finally:
         await reader.close()
+
+
+def _message(task: Task) -> inference_service_pb2.Task:
+    return _requests.task_message(task, seed=random.getrandbits(63))

@@ -17,10 +17,12 @@ from longspan.client._types import (
     Event,
     FinishReason,
     Progress,
+    Reasoning,
     Span,
     Stage,
     TextDelta,
     Timings,
+    UnverifiedQuote,
     Usage,
 )
 from longspan.v1 import document_pb2, document_service_pb2, inference_service_pb2, upload_pb2
@@ -59,11 +61,13 @@ Response: TypeAlias = (
 _STAGES = {
     document_pb2.STAGE_UPLOADING: Stage.UPLOADING,
     document_pb2.STAGE_INDEXING: Stage.INDEXING,
+    document_pb2.STAGE_PREFILLING: Stage.PREFILLING,
     document_pb2.STAGE_ANSWERING: Stage.ANSWERING,
 }
 _FINISH_REASONS = {
     inference_service_pb2.FINISH_REASON_STOP: FinishReason.STOP,
     inference_service_pb2.FINISH_REASON_NO_ANSWER: FinishReason.NO_ANSWER,
+    inference_service_pb2.FINISH_REASON_LENGTH: FinishReason.LENGTH,
 }
 
 
@@ -110,11 +114,21 @@ def _progress(message: document_pb2.Progress) -> Progress:
         passages_embedded=message.passages_embedded,
         passages_cached=message.passages_cached,
         queue_position=message.queue_position,
+        tokens_prefilled=message.tokens_prefilled,
+        tokens_cached=message.tokens_cached,
     )
 
 
 def _delta(message: inference_service_pb2.TextDelta) -> TextDelta:
     return TextDelta(message.text)
+
+
+def _reasoning(message: inference_service_pb2.ReasoningDelta) -> Reasoning:
+    return Reasoning(message.text)
+
+
+def _unverified(message: inference_service_pb2.UnverifiedQuote) -> UnverifiedQuote:
+    return UnverifiedQuote(message.quote)
 
 
 def _citation(message: inference_service_pb2.Citation) -> Citation:
@@ -137,11 +151,13 @@ def _completed(message: inference_service_pb2.Completed) -> Completed:
             cached_tokens=usage.cached_tokens,
             task_tokens=usage.task_tokens,
             retries=usage.retries,
+            output_tokens=usage.output_tokens,
         ),
         timings=Timings(
             upload_s=_seconds(timings.upload),
             first_delta_s=_seconds(timings.first_delta),
             total_s=_seconds(timings.total),
+            per_token_s=_seconds(timings.per_token),
         ),
         documents=tuple(document(one) for one in message.documents),
         model=message.model,
@@ -161,7 +177,9 @@ _DECODERS: Mapping[str, Callable[[Any], Message]] = {
     "ack": _ack,
     "stored": _stored,
     "progress": _progress,
+    "reasoning": _reasoning,
     "delta": _delta,
     "citation": _citation,
+    "unverified": _unverified,
     "completed": _completed,
 }

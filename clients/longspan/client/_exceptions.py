@@ -8,7 +8,8 @@
     │   ├── EmptyDocument
     │   ├── DocumentTooLarge
     │   ├── LengthMismatch
-    │   └── QuestionTooLong
+    │   ├── QuestionTooLong
+    │   └── PromptTooLong             tokens, limit_tokens
     ├── ChunkOutOfOrder               expected, actual
     ├── DigestMismatch
     ├── UploadIncomplete              upload_id, committed_bytes
@@ -21,6 +22,7 @@
     ├── DiskFull
     ├── DeadlineExceeded
     ├── EncodeFailed
+    ├── GenerationFailed
     ├── Unavailable
     │   ├── WorkersUnavailable
     │   └── Draining
@@ -117,6 +119,20 @@ class QuestionTooLong(InvalidRequest):
     """The question has more tokens than the model reads."""
 
 
+class PromptTooLong(InvalidRequest):
+    """The documents and the task have more tokens than the decoder can hold."""
+
+    @property
+    def tokens(self) -> int | None:
+        """Tokens of the prompt as far as they were counted; 0 where that is not known."""
+        return self._number("tokens")
+
+    @property
+    def limit_tokens(self) -> int | None:
+        """What the decoder can hold; 0 where that is not known."""
+        return self._number("limit_tokens")
+
+
 class ChunkOutOfOrder(LongspanError):
     """A chunk left a gap or overlapped bytes sent earlier."""
 
@@ -183,6 +199,10 @@ class DeadlineExceeded(LongspanError):
 
 class EncodeFailed(LongspanError):
     """The worker refused one job and lives on."""
+
+
+class GenerationFailed(LongspanError):
+    """The decoder gave one answer up and lives on."""
 
 
 class Unavailable(LongspanError):

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from longspan.client._tasks import Ask, Priority, Prompt, Summarize, Task
+from longspan.client._generation import Generation
+from longspan.client._tasks import Ask, Method, Priority, Prompt, Summarize, Task
 from longspan.client._types import Document
 from longspan.client._upload import Chunk, Commit, Open, Part
 from longspan.v1 import document_pb2, document_service_pb2, inference_service_pb2, upload_pb2
@@ -19,6 +20,10 @@ _PRIORITIES = {
     Priority.BATCH: inference_service_pb2.PRIORITY_BATCH,
     Priority.NORMAL: inference_service_pb2.PRIORITY_NORMAL,
     Priority.INTERACTIVE: inference_service_pb2.PRIORITY_INTERACTIVE,
+}
+_METHODS = {
+    Method.EXTRACTIVE: inference_service_pb2.METHOD_EXTRACTIVE,
+    Method.GENERATIVE: inference_service_pb2.METHOD_GENERATIVE,
 }
 
 
@@ -88,14 +93,14 @@ class AnalyzeEnvelope:
     """For ``InferenceService.Analyze``."""
 
     heading: Heading
-    task: Task
+    task: inference_service_pb2.Task
 
     def wrap(self, part: Part) -> inference_service_pb2.AnalyzeRequest:
         """The request that carries ``part``."""
         match part:
             case Open(upload_id):
                 header = inference_service_pb2.AnalyzeHeader(
-                    upload=self.heading.message(upload_id), task=task_message(self.task)
+                    upload=self.heading.message(upload_id), task=self.task
                 )
                 return inference_service_pb2.AnalyzeRequest(header=header)
             case Chunk():
@@ -104,11 +109,11 @@ class AnalyzeEnvelope:
                 return inference_service_pb2.AnalyzeRequest(commit=_commit(part))
 
 
-def generate(documents: Documents, task: Task) -> inference_service_pb2.GenerateRequest:
+def generate(
+    documents: Documents, task: inference_service_pb2.Task
+) -> inference_service_pb2.GenerateRequest:
     """One task on stored documents."""
-    return inference_service_pb2.GenerateRequest(
-        document_ids=document_ids(documents), task=task_message(task)
-    )
+    return inference_service_pb2.GenerateRequest(document_ids=document_ids(documents), task=task)
 
 
 def read(document_id: str, start: int, end: int) -> document_service_pb2.ReadDocumentRequest:
@@ -130,9 +135,21 @@ def document_id(document: str | Document) -> str:
     return document.document_id if isinstance(document, Document) else document
 
 
-def task_message(task: Task) -> inference_service_pb2.Task:
-    """The task; what is None is left to the server."""
+def task_message(task: Task, *, seed: int) -> inference_service_pb2.Task:
+    """The task; what is None is left to the server, but for the seed.
+
+    Args:
+        seed: for a generated answer where the caller names none. A call sends one always, so
+            that a repeated request gets the words that were delivered before it broke.
+
+    Raises:
+        ValueError: there is no such method.
+    """
     message = inference_service_pb2.Task(priority=_PRIORITIES[task.priority])
+    if task.method is not None:
+        message.method = _METHODS[Method(task.method)]
+    if task.method != Method.EXTRACTIVE:
+        message.generation.CopyFrom(_generation(task.generation or Generation(), seed))
     match task:
         case Ask():
             message.ask.question = task.question
@@ -143,6 +160,26 @@ def task_message(task: Task) -> inference_service_pb2.Task:
         case Prompt():
             message.prompt.text = task.text
     return message
+
+
+def _generation(options: Generation, seed: int) -> inference_service_pb2.GenerationOptions:
+    return inference_service_pb2.GenerationOptions(
+        max_tokens=options.max_tokens,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        min_p=options.min_p,
+        seed=seed if options.seed is None else options.seed,
+        stop=[_stop(one) for one in options.stop],
+        json_schema=options.json_schema,  # type: ignore[arg-type]  # a text since it was made
+        regex=options.regex,
+    )
+
+
+def _stop(stop: str | int) -> inference_service_pb2.StopCondition:
+    if isinstance(stop, str):
+        return inference_service_pb2.StopCondition(text=stop)
+    return inference_service_pb2.StopCondition(token=stop)
 
 
 def _chunk(part: Chunk) -> upload_pb2.Chunk:

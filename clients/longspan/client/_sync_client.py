@@ -12,6 +12,7 @@ from longspan.client import _events, _requests
 from longspan.client._config import RetryPolicy, Timeout
 from longspan.client._deadline import Deadline
 from longspan.client._exceptions import ClientClosed, DeadlineExceeded, ServerUnavailable
+from longspan.client._generation import Generation
 from longspan.client._health import REQUEST, is_serving
 from longspan.client._lifecycle import ClientState
 from longspan.client._requests import Documents, Heading, UploadEnvelope
@@ -20,7 +21,7 @@ from longspan.client._sync_reading import reading
 from longspan.client._sync_sending import SyncSending
 from longspan.client._sync_stream import AnswerStream, analyzing, generating
 from longspan.client._sync_wire import SyncWire
-from longspan.client._tasks import Ask, Priority, Prompt, Summarize, Task
+from longspan.client._tasks import Ask, MethodName, Priority, Prompt, Summarize, Task
 from longspan.client._transcript import Transcript
 from longspan.client._types import Document, Progress, Span
 from longspan.v1 import document_service_pb2 as pb
@@ -176,9 +177,12 @@ class Client:
         *,
         max_citations: int | None = None,
         priority: Priority | None = None,
+        method: MethodName | None = None,
+        generation: Generation | None = None,
     ) -> AnswerStream:
         """Answer a question from stored documents."""
-        return self._generate(documents, Ask(question, max_citations, priority))
+        task = Ask(question, max_citations, priority, method, generation)
+        return self._generate(documents, task)
 
     def summarize(
         self,
@@ -186,15 +190,23 @@ class Client:
         *,
         max_sentences: int | None = None,
         priority: Priority | None = None,
+        method: MethodName | None = None,
+        generation: Generation | None = None,
     ) -> AnswerStream:
-        """Pick the sentences of stored documents that matter most."""
-        return self._generate(documents, Summarize(max_sentences, priority))
+        """Say what matters most in stored documents."""
+        return self._generate(documents, Summarize(max_sentences, priority, method, generation))
 
     def prompt(
-        self, documents: Documents, text: str, *, priority: Priority | None = None
+        self,
+        documents: Documents,
+        text: str,
+        *,
+        priority: Priority | None = None,
+        method: MethodName | None = None,
+        generation: Generation | None = None,
     ) -> AnswerStream:
         """Give stored documents and a free instruction to a decoder model."""
-        return self._generate(documents, Prompt(text, priority))
+        return self._generate(documents, Prompt(text, priority, method, generation))
 
     def analyze(
         self,

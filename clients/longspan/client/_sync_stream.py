@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from types import TracebackType
@@ -17,6 +18,7 @@ from longspan.client._sync_wire import SyncWire
 from longspan.client._tasks import Task
 from longspan.client._transcript import Transcript
 from longspan.client._types import Answer, Completed, Event, TextDelta
+from longspan.v1 import inference_service_pb2
 
 
 class AnswerStream:
@@ -73,7 +75,7 @@ def generating(
     wire: SyncWire, documents: Documents, task: Task, transcript: Transcript
 ) -> Generator[Event, None, None]:
     """The events of a task on stored documents, each once."""
-    request = _requests.generate(documents, task)
+    request = _requests.generate(documents, _message(task))
     deadline, patience = wire.deadline(), wire.patience()
     while True:
         try:
@@ -105,7 +107,7 @@ def analyzing(
     """The events of an upload with a task, each once."""
     reader = open_source(source)
     try:
-        envelope = AnalyzeEnvelope(Heading.of(reader, title, media_type), task)
+        envelope = AnalyzeEnvelope(Heading.of(reader, title, media_type), _message(task))
         sending = SyncSending(wire, wire.inference.Analyze, envelope, reader)
         with closing(sending.messages()) as messages:
             for message in messages:
@@ -114,3 +116,7 @@ def analyzing(
                     yield event
     finally:
         reader.close()
+
+
+def _message(task: Task) -> inference_service_pb2.Task:
+    return _requests.task_message(task, seed=random.getrandbits(63))

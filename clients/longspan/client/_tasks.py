@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
-from typing import TypeAlias
+from enum import Enum, StrEnum
+from typing import Literal, TypeAlias
+
+from longspan.client._generation import Generation
 
 
 class Priority(Enum):
@@ -15,37 +17,64 @@ class Priority(Enum):
     INTERACTIVE = "interactive"
 
 
+class Method(StrEnum):
+    """Who answers; the bare words are as good as the members."""
+
+    # The encoder picks sentences of the documents.
+    EXTRACTIVE = "extractive"
+    # The decoder reads the whole documents and writes the answer.
+    GENERATIVE = "generative"
+
+
+MethodName: TypeAlias = Method | Literal["extractive", "generative"]
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """Answers a question from the documents.
 
     Attributes:
         max_citations: passages to cite at most; None leaves it to the server.
+        method: None is the decoder where the server has one, else the encoder.
+        generation: how a decoder answers.
     """
 
     question: str
     max_citations: int | None = None
     priority: Priority | None = None
+    method: MethodName | None = None
+    generation: Generation | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Summarize:
-    """Picks the sentences that matter most.
+    """Says what matters most.
 
     Attributes:
         max_sentences: None leaves it to the server.
+        method: None is the decoder where the server has one, else the encoder.
+        generation: how a decoder answers.
     """
 
     max_sentences: int | None = None
     priority: Priority | None = None
+    method: MethodName | None = None
+    generation: Generation | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Gives the documents and a free instruction to a decoder model."""
+    """Gives the documents and a free instruction to a decoder model.
+
+    Attributes:
+        method: the server refuses the extractive one.
+        generation: how the decoder answers.
+    """
 
     text: str
     priority: Priority | None = None
+    method: MethodName | None = None
+    generation: Generation | None = None
 
 
 Task: TypeAlias = Ask | Summarize | Prompt

@@ -58,6 +58,7 @@ class Stage(Enum):
     UNKNOWN = "unknown"
     UPLOADING = "uploading"
     INDEXING = "indexing"
+    PREFILLING = "prefilling"
     ANSWERING = "answering"
 
 
@@ -69,6 +70,8 @@ class Progress:
         bytes_total: 0 until it is known.
         passages_cached: passages that came from a stored index.
         queue_position: jobs ahead of this request.
+        tokens_prefilled: tokens of the prompt that the decoder has read, reused ones included.
+        tokens_cached: tokens of the prompt whose KV pages were reused.
     """
 
     stage: Stage
@@ -79,6 +82,8 @@ class Progress:
     passages_embedded: int = 0
     passages_cached: int = 0
     queue_position: int = 0
+    tokens_prefilled: int = 0
+    tokens_cached: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +93,19 @@ class TextDelta:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """The next piece of what a reasoning model thinks before it answers."""
+
+    text: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Citation:
     """A quotation that the server has compared with the document's bytes.
 
     Attributes:
-        index: the number that stands in brackets in the answer, from 1.
+        index: from 1; an extractive answer has it in brackets.
         span: the quoted bytes are exactly these.
         passage: the passage around the quotation.
         score: higher is better; comparable within one answer.
@@ -107,31 +119,53 @@ class Citation:
     score: float
 
 
+@dataclass(frozen=True, slots=True)
+class UnverifiedQuote:
+    """A quotation in the answer that stands in none of the documents."""
+
+    quote: str
+
+
 class FinishReason(Enum):
     """Why an answer ended."""
 
     UNKNOWN = "unknown"
     STOP = "stop"
     NO_ANSWER = "no_answer"
+    # The answer reached max_tokens or the end of the model's context.
+    LENGTH = "length"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What a request cost, in tokens; ``retries`` counts work repeated for a dead worker."""
+    """What a request cost, in tokens.
+
+    Attributes:
+        cached_tokens: those whose vectors or KV pages were reused.
+        retries: times that work was repeated because a worker died.
+        output_tokens: those that a decoder wrote, reasoning included.
+    """
 
     document_tokens: int
     cached_tokens: int
     task_tokens: int
     retries: int
+    output_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """Where the time went, in seconds, by the server's clock."""
+    """Where the time went, in seconds, by the server's clock.
+
+    Attributes:
+        first_delta_s: from the last byte, or the request's arrival, to the first text.
+        per_token_s: between the tokens of a generated answer; 0 for an extractive one.
+    """
 
     upload_s: float
     first_delta_s: float
     total_s: float
+    per_token_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,13 +179,21 @@ class Completed:
     model: str
 
 
-Event: TypeAlias = Progress | TextDelta | Citation | Completed
+Event: TypeAlias = Progress | Reasoning | TextDelta | Citation | UnverifiedQuote | Completed
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer."""
+    """A whole answer.
+
+    Attributes:
+        text: without the reasoning.
+        reasoning: what a reasoning model thought before it answered.
+        unverified: quotations in the text that stand in none of the documents.
+    """
 
     text: str
     citations: tuple[Citation, ...]
     completed: Completed
+    reasoning: str = ""
+    unverified: tuple[UnverifiedQuote, ...] = ()

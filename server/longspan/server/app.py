@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import sqlite3
-import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
-from longspan.server.aio import cancel_and_wait
+from longspan.server.aio import cancel_and_wait, in_thread, raise_first
 from longspan.server.config import Config
+from longspan.server.decoder.decoder import Decoder
+from longspan.server.decoder.folder import resolve_folder
+from longspan.server.decoder.template import load_template
+from longspan.server.decoder.tokens import load_prompt_tokeniser
 from longspan.server.embedder import Embedder
 from longspan.server.encoders import tokenizer_path
 from longspan.server.errors import ConfigError, LongspanError, WorkersUnavailable
@@ -21,14 +24,17 @@ from longspan.server.health import Health
 from longspan.server.index.indexes import Indexes
 from longspan.server.listener import Listener, check_free
 from longspan.server.pool.config import PoolConfig
+from longspan.server.pool.model_info import ModelInfo
 from longspan.server.queue.dispatcher import Dispatcher
 from longspan.server.queue.fair_queue import QueueLimits
+from longspan.server.queue.sequences import SequenceDispatcher
 from longspan.server.services.admission import Admission
 from longspan.server.services.application import Application
 from longspan.server.services.intake import Intake
 from longspan.server.store.library import Library
 from longspan.server.text.tokeniser import load_tokenizer
 from longspan.server.upload.desk import UploadDesk
+from longspan.server.workers import decoder_pool, encoder_pool, runtime_dir
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +43,6 @@ log = logging.getLogger(__name__)
 TEXT_THREADS = 2
 FILE_THREADS = 4
 SWEEP_S = 60.0
-# A socket's path has at most about 100 bytes; the pool adds its own part.
-LONGEST_RUNTIME_DIR = 60
 # For the last answers to leave, once the calls behind them have ended.
 FLUSH_S = 1.0
 # For calls that were cut to put away what they held.
@@ -72,12 +76,15 @@ class Server:
 
 
 @asynccontextmanager
-async def running_server(config: Config, pool: PoolConfig | None = None) -> AsyncIterator[Server]:
+async def running_server(
+    config: Config, pool: PoolConfig | None = None, model_pool: PoolConfig | None = None
+) -> AsyncIterator[Server]:
     """Start everything; stop it in reverse when the block is left.
 
     Args:
         config: the settings.
-        pool: which worker processes to run instead of those that ``config`` describes.
+        pool: which encoder processes to run instead of those that ``config`` describes.
+        model_pool: likewise for the model.
 
     Raises:
         ConfigError: the configuration cannot be used.
@@ -87,7 +94,17 @@ async def running_server(config: Config, pool: PoolConfig | None = None) -> Asyn
         library = await stack.enter_async_context(Library(config.data_dir))
         files = stack.enter_context(ThreadPoolExecutor(FILE_THREADS, "files"))
         health = Health()
-        embedder = await _start_embedder(config, pool or _pool_config(config), health, stack)
+        sockets = runtime_dir(config.data_dir)
+        encoders = pool or encoder_pool(config, sockets)
+        try:
+            async with asyncio.TaskGroup() as group:
+                embedding = group.create_task(_start_embedder(config, encoders, health, stack))
+                decoding = group.create_task(
+                    _start_decoder(config, model_pool, sockets, health, stack)
+                )
+        except BaseExceptionGroup as failures:
+            raise_first(failures)
+        embedder, decoder = embedding.result(), decoding.result()
         indexes = None
         if embedder is not None:
             memory_bytes = config.limits.index_memory_bytes
@@ -101,6 +118,7 @@ async def running_server(config: Config, pool: PoolConfig | None = None) -> Asyn
             intake=Intake(desk, indexes, config.limits),
             embedder=embedder,
             indexes=indexes,
+            decoder=decoder,
         )
         sweeping = asyncio.create_task(_sweep(desk, config.limits.upload_lease_s))
         stack.push_async_callback(cancel_and_wait, sweeping)
@@ -120,43 +138,51 @@ async def _start_embedder(
     tokenizer = load_tokenizer(tokenizer_path(config.encoder))
     dispatcher = Dispatcher(
         pool,
-        # Without tenants there is nobody to keep a share of the queue for.
-        QueueLimits(
-            tokens=config.limits.queued_tokens,
-            tenant_share=0.5 if config.trust_tenant_metadata else 1.0,
-        ),
-        health_changed=health.workers_changed,
+        _queue_limits(config),
+        health_changed=partial(health.workers_changed, "encoder"),
     )
-    dispatcher.start()
-    stack.push_async_callback(dispatcher.stop)
-    try:
-        model = await dispatcher.wait_ready()
-    except WorkersUnavailable as error:
-        raise ConfigError(str(error)) from error
+    model = await _ready(dispatcher, stack)
     threads = stack.enter_context(ThreadPoolExecutor(TEXT_THREADS, "text"))
     return Embedder(tokenizer, dispatcher, model, threads)
 
 
-def _pool_config(config: Config) -> PoolConfig:
-    return PoolConfig(
-        command=lambda socket: _worker_command(config, socket),
-        workers=config.workers,
-        heartbeat_timeout_s=config.heartbeat_timeout_s,
-        runtime_dir=_runtime_dir(config.data_dir),
-    )
-
-
-def _runtime_dir(data_dir: Path) -> Path | None:
-    """A folder for sockets in the data directory, emptied of what a killed server left.
-
-    None, the system's temporary folder, where the path is too long for a socket.
-    """
-    folder = data_dir.resolve() / "run"
-    if len(bytes(folder)) > LONGEST_RUNTIME_DIR:
+async def _start_decoder(
+    config: Config,
+    pool: PoolConfig | None,
+    sockets: Path | None,
+    health: Health,
+    stack: AsyncExitStack,
+) -> Decoder | None:
+    if config.model is None:
         return None
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o700)
-    return folder
+    threads = stack.enter_context(ThreadPoolExecutor(TEXT_THREADS, "prompt"))
+    model = config.model
+    folder = await in_thread(threads, lambda: resolve_folder(model))
+    template = await in_thread(threads, lambda: load_template(folder))
+    tokeniser = await in_thread(threads, lambda: load_prompt_tokeniser(folder))
+    dispatcher = SequenceDispatcher(
+        pool or decoder_pool(config, folder, sockets),
+        _queue_limits(config),
+        health_changed=partial(health.workers_changed, "model"),
+    )
+    info = await _ready(dispatcher, stack)
+    return Decoder(template, tokeniser, dispatcher, info, threads)
+
+
+async def _ready(dispatcher: Dispatcher | SequenceDispatcher, stack: AsyncExitStack) -> ModelInfo:
+    """Start the workers; wait for the first."""
+    dispatcher.start()
+    stack.push_async_callback(dispatcher.stop)
+    try:
+        return await dispatcher.wait_ready()
+    except WorkersUnavailable as error:
+        raise ConfigError(str(error)) from error
+
+
+def _queue_limits(config: Config) -> QueueLimits:
+    # Without tenants there is nobody to keep a share of the queue for.
+    share = 0.5 if config.trust_tenant_metadata else 1.0
+    return QueueLimits(tokens=config.limits.queued_tokens, tenant_share=share)
 
 
 def _check_before_loading(config: Config) -> None:
@@ -167,15 +193,6 @@ def _check_before_loading(config: Config) -> None:
     ready_file = config.ready_file
     if ready_file is not None and not ready_file.parent.is_dir():
         raise ConfigError(f"ready_file {ready_file}: there is no folder {ready_file.parent}")
-
-
-def _worker_command(config: Config, socket: Path) -> list[str]:
-    command = [sys.executable, "-m", "longspan.worker", "--watch-stdin"]
-    command += ["--socket", str(socket), "--model", config.encoder]
-    command += ["--dtype", config.dtype, "--device", config.device]
-    if config.worker_threads is not None:
-        command += ["--threads", str(config.worker_threads)]
-    return command
 
 
 async def _sweep(desk: UploadDesk, lease_s: float) -> None:

@@ -14,9 +14,9 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import ByteSize, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -58,10 +58,42 @@ class Config(BaseSettings):
         "embedded",
         description="'embedded' (all-MiniLM-L6-v2), a folder of a Hugging Face encoder, or 'none'",
     )
-    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of the encoder")
-    workers: PositiveInt = Field(1, description="worker processes")
+    encoder_dtype: Literal["auto", "float32", "bfloat16"] | None = Field(
+        None, description="of the encoder; 'auto' beside a model, else what --dtype says"
+    )
+    encoder_device: str | None = Field(
+        None, description="of the encoder; 'cpu' beside a model, else what --device says"
+    )
+    workers: PositiveInt = Field(1, description="worker processes of the encoder")
     worker_threads: PositiveInt | None = Field(None, description="CPU threads of each worker")
-    device: str = Field("cpu", description="device of the workers: cpu, cuda:0, ...")
+    model: str | None = Field(
+        None,
+        description="a decoder that writes answers: a folder of a Hugging Face model, or its "
+        "id on the hub; without one the encoder picks sentences",
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="of the model; of the encoder where there is no model"
+    )
+    device: str = Field(
+        "cpu",
+        description="of the model's workers: cpu, cuda:0, ..., or cuda: worker i runs on cuda:i; "
+        "of the encoder's where there is no model",
+    )
+    model_workers: PositiveInt | None = Field(
+        None, description="worker processes of the model; one a GPU with --device cuda, else one"
+    )
+    model_sequences: PositiveInt = Field(
+        64, description="requests that one worker of the model has open at once; others wait"
+    )
+    kv_memory: ByteSize | None = Field(
+        None, description="memory of each worker's KV pages, as in 8GiB; chosen by the worker"
+    )
+    step_tokens: PositiveInt | None = Field(
+        None, description="tokens that one step of the model takes at most; chosen by the worker"
+    )
+    compile_model: bool = Field(
+        False, description="compile the model at start: minutes once, then quicker steps"
+    )
     drain_s: PositiveFloat = Field(25.0, description="how long running calls may finish on SIGTERM")
     heartbeat_timeout_s: PositiveFloat = Field(
         3.0, description="a worker that is silent for so long is killed and replaced"
@@ -77,6 +109,12 @@ class Config(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     limits: Limits = Limits()
 
+    @model_validator(mode="after")
+    def _the_encoder_can_use_it(self) -> Self:
+        if self.model is None and self.encoder_dtype is None and self.dtype == "float16":
+            raise ValueError("dtype float16 is for a model; the encoder takes float32 or bfloat16")
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -88,6 +126,11 @@ class Config(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags (added by pydantic), then the environment, then the file."""
         return init_settings, env_settings
+
+
+def visible_devices() -> str | None:
+    """``CUDA_VISIBLE_DEVICES``, which narrows the GPUs that workers see."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
 def load_config(arguments: Sequence[str]) -> Config:
@@ -154,7 +197,7 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
 def _problems(error: ValidationError) -> list[str]:
     problems = []
     for item in error.errors():
-        name = ".".join(str(part) for part in item["loc"])
+        name = ".".join(str(part) for part in item["loc"]) or "settings"
         message = "unknown key" if item["type"] == "extra_forbidden" else item["msg"]
         problems.append(f"{name}: {message}")
     return problems

@@ -8,7 +8,8 @@
     │   ├── EmptyDocument
     │   ├── DocumentTooLarge
     │   ├── LengthMismatch
-    │   └── QuestionTooLong
+    │   ├── QuestionTooLong
+    │   └── PromptTooLong             tokens, limit_tokens
     ├── ChunkOutOfOrder               expected, actual
     ├── DigestMismatch
     ├── UploadIncomplete              upload_id, committed_bytes
@@ -21,6 +22,7 @@
     ├── DiskFull                      retry_after_s
     ├── DeadlineExceeded
     ├── EncodeFailed
+    ├── GenerationFailed
     └── Unavailable                   retry_after_s
         ├── WorkersUnavailable
         └── Draining
@@ -97,6 +99,32 @@ class LengthMismatch(InvalidRequest):
 
 class QuestionTooLong(InvalidRequest):
     """The question has more tokens than the model reads."""
+
+
+class PromptTooLong(InvalidRequest):
+    """The documents and the task have more tokens than the model can hold.
+
+    Attributes:
+        tokens: of the prompt, as far as it was counted; 0 when a worker did the counting.
+        limit_tokens: what the model can hold, likewise.
+    """
+
+    def __init__(self, tokens: int, limit_tokens: int, message: str = "") -> None:
+        said = f"the prompt has {tokens} tokens or more; this model takes {limit_tokens - 1}"
+        super().__init__(message or said, field="document")
+        self.tokens = tokens
+        self.limit_tokens = limit_tokens
+
+    @classmethod
+    def said_by_worker(cls, message: str) -> PromptTooLong:
+        """What a worker found to be too long."""
+        return cls(0, 0, message)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The field's path and both counts."""
+        counts = {"tokens": str(self.tokens), "limit_tokens": str(self.limit_tokens)}
+        return {**super().metadata, **counts}
 
 
 class ChunkOutOfOrder(LongspanError):
@@ -189,6 +217,10 @@ class DeadlineExceeded(LongspanError):
 
 class EncodeFailed(LongspanError):
     """The worker refused one job and lives on."""
+
+
+class GenerationFailed(LongspanError):
+    """The worker gave up one sequence and lives on."""
 
 
 class Unavailable(_RetryLater):

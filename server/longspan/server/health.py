@@ -15,18 +15,18 @@ class Health:
     """The status of the server as a whole and of each service.
 
     Documents are served while the process runs; answers, and the server as a whole, only
-    while a worker is ready.
+    while a worker of each model is ready.
     """
 
     def __init__(self) -> None:
         self.servicer = health.aio.HealthServicer()
-        self._workers = True
+        self._ready: dict[str, bool] = {}
         self._started = False
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def workers_changed(self, ready: bool) -> None:
-        """The first worker became ready, or the last one is gone."""
-        self._workers = ready
+    def workers_changed(self, role: str, ready: bool) -> None:
+        """The first worker of a model became ready, or the last one is gone."""
+        self._ready[role] = ready
         if self._started:
             self._publish()
 
@@ -45,7 +45,7 @@ class Health:
         task.add_done_callback(self._tasks.discard)
 
     async def _set(self) -> None:
-        status = _STATUS.SERVING if self._workers else _STATUS.NOT_SERVING
+        status = _STATUS.SERVING if all(self._ready.values()) else _STATUS.NOT_SERVING
         await self.servicer.set("", status)
         await self.servicer.set(INFERENCE, status)
         await self.servicer.set(DOCUMENTS, _STATUS.SERVING)

@@ -35,7 +35,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """Resolve ``auto``: bfloat16 only where the hardware computes it, else float32."""
     if name != "auto":
         return DTYPES[name]
-    return torch.bfloat16 if _has_bfloat16(device) else torch.float32
+    return torch.bfloat16 if has_bfloat16(device) else torch.float32
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -45,7 +45,8 @@ def free_bytes(device: torch.device) -> int | None:
     return host_free_bytes()
 
 
-def _has_bfloat16(device: torch.device) -> bool:
+def has_bfloat16(device: torch.device) -> bool:
+    """True where the hardware computes bfloat16."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

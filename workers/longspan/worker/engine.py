@@ -81,6 +81,7 @@ class Engine(Generic[PlanT, ResultT]):
                 busy=self._running is not None,
                 jobs=session.workload.jobs,
                 running=session.workload.running,
+                pages=session.workload.pages,
             )
 
     def _live_or_die(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.worker.limits import VECTORS_BYTES
+from longspan.worker.workload import PageCounts
 
 
 def cancelled(job_id: int) -> pb.Event:
@@ -18,9 +19,20 @@ def failed(job_id: int, reason: str, message: str) -> pb.Event:
     return pb.Event(failed=pb.Failed(job_id=job_id, reason=reason, message=message))
 
 
-def heartbeat(step: int, *, busy: bool, jobs: int, running: Sequence[int]) -> pb.Event:
+def heartbeat(
+    step: int, *, busy: bool, jobs: int, running: Sequence[int], pages: PageCounts
+) -> pb.Event:
     """A sign of life; ``running`` names the jobs in the running step."""
-    return pb.Event(heartbeat=pb.Heartbeat(step=step, busy=busy, jobs=jobs, running=running))
+    return pb.Event(
+        heartbeat=pb.Heartbeat(
+            step=step,
+            busy=busy,
+            jobs=jobs,
+            running=running,
+            used_pages=pages.used,
+            cached_pages=pages.cached,
+        )
+    )
 
 
 def responses(events: Iterable[pb.Event]) -> Iterator[pb.ExecuteResponse]:

@@ -14,10 +14,8 @@ import grpc
 
 from longspan.internal.v1 import worker_service_pb2_grpc as pb_grpc
 from longspan.worker.devices import set_threads
-from longspan.worker.encoding.serving import serve_encoder
 from longspan.worker.engine import Engine
 from longspan.worker.failures import StartFailure
-from longspan.worker.generation.serving import serve_decoder
 from longspan.worker.limits import MESSAGE_BYTES
 from longspan.worker.options import WorkerOptions
 from longspan.worker.served import Served
@@ -40,13 +38,17 @@ def run_worker(options: WorkerOptions) -> None:
 
 
 def load(options: WorkerOptions) -> Served:
-    """Load what the role serves.
+    """Load what the role serves, and only the libraries that it needs.
 
     Raises:
         StartFailure: it cannot be loaded as configured.
     """
     if options.role == "decoder":
+        from longspan.worker.generation.serving import serve_decoder
+
         return serve_decoder(options)
+    from longspan.worker.encoding.serving import serve_encoder
+
     return serve_encoder(options)
 
 

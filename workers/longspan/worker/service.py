@@ -49,7 +49,9 @@ class WorkerService(pb_grpc.WorkerServiceServicer):
             message = f"the worker is stopping; {left} jobs were not run"
             await context.abort(grpc.StatusCode.UNAVAILABLE, message)
 
-    async def _serve(self, session: Session[Any, Any], requests: AsyncIterator[pb.ExecuteRequest]) -> None:
+    async def _serve(
+        self, session: Session[Any, Any], requests: AsyncIterator[pb.ExecuteRequest]
+    ) -> None:
         await session.wire.send([self._served.ready])
         tasks = {
             asyncio.create_task(self._read(session, requests)),

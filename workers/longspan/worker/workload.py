@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from longspan.internal.v1 import worker_service_pb2 as pb
+
+
+class PageCounts(NamedTuple):
+    """KV pages that sequences hold, and free ones that keep what they held."""
+
+    used: int = 0
+    cached: int = 0
+
 
 PlanT = TypeVar("PlanT")
 ResultT = TypeVar("ResultT")
@@ -26,6 +34,11 @@ class Workload(Protocol[PlanT, ResultT]):
     @property
     def running(self) -> Sequence[int]:
         """Jobs in the open plan."""
+        ...
+
+    @property
+    def pages(self) -> PageCounts:
+        """KV pages of the model; zeros where it has none."""
         ...
 
     def handle(self, request: pb.ExecuteRequest, now: float) -> list[pb.Event]:

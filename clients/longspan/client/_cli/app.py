@@ -5,27 +5,30 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, cast
 
 import typer
 from typer.main import get_command
 
 from longspan.client._cli import asking, documents
-from longspan.client._cli.connection import Connection
+from longspan.client._cli.connection import connected
 from longspan.client._cli.doctor import diagnose
+from longspan.client._cli.generation_options import GenerationOptions
 from longspan.client._cli.options import (
-    DataDir,
     Json,
-    Local,
-    Quiet,
+    OutputOptions,
     Server,
+    ServerOptions,
+    ShowReasoning,
     Targets,
     TargetsAndText,
 )
 from longspan.client._cli.output import open_output
 from longspan.client._cli.serve import serve_main
+from longspan.client._cli.spreading import spread
 from longspan.client._cli.targets import parse_files, parse_targets
-from longspan.client._tasks import Ask, Prompt, Summarize
+from longspan.client._tasks import Ask, Prompt, Summarize, Task
 
 
 class Action(Enum):
@@ -52,8 +55,9 @@ def run(arguments: Sequence[str]) -> int:
         "help_option_names": cast(list[str], []),
     }
     app.command(context_settings=untouched)(serve)
-    for command in (upload, ask, summarize, prompt, docs, doctor):
-        app.command()(command)
+    for command in (upload, ask, summarize, prompt, docs):
+        app.command()(spread(command))
+    app.command()(doctor)
     try:
         get_command(app)(args=list(arguments), prog_name="longspan")
     except SystemExit as exit_:
@@ -68,87 +72,70 @@ def serve(context: typer.Context) -> None:
 
 def upload(
     targets: Targets,
+    server_options: ServerOptions,
+    output_options: OutputOptions,
     title: Annotated[str | None, typer.Option(help="Instead of the file's name.")] = None,
-    server: Server = "localhost:50051",
-    local: Local = False,
-    data_dir: DataDir = None,
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Store documents; prints their ids."""
     files = parse_files(targets)
-    connection, output = Connection(server, local, data_dir), open_output(json=json, quiet=quiet)
-    with connection.client() as client, output:
+    with connected(server_options) as client, open_output(output_options) as output:
         documents.upload(client, files, title, output)
 
 
 def ask(
     targets_and_question: TargetsAndText,
+    server_options: ServerOptions,
+    output_options: OutputOptions,
+    generation_options: GenerationOptions,
+    reasoning: ShowReasoning = False,
     citations: Annotated[int | None, typer.Option(help="Passages to cite at most.")] = None,
-    server: Server = "localhost:50051",
-    local: Local = False,
-    data_dir: DataDir = None,
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Answer a question from documents: longspan ask report.md "Which risks are new?"."""
     *targets, question = _with_text(targets_and_question, "QUESTION")
-    parsed = parse_targets(targets)
-    connection, output = Connection(server, local, data_dir), open_output(json=json, quiet=quiet)
-    with connection.client() as client, output:
-        asking.answer(client, parsed, Ask(question, citations), output)
+    task = Ask(question, citations, None, generation_options.method, generation_options.generation)
+    _answer(targets, task, server_options, output_options, reasoning)
 
 
 def summarize(
     targets: Targets,
+    server_options: ServerOptions,
+    output_options: OutputOptions,
+    generation_options: GenerationOptions,
+    reasoning: ShowReasoning = False,
     sentences: Annotated[int | None, typer.Option(help="Sentences at most.")] = None,
-    server: Server = "localhost:50051",
-    local: Local = False,
-    data_dir: DataDir = None,
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
-    """Print the sentences of documents that matter most."""
-    parsed = parse_targets(targets)
-    connection, output = Connection(server, local, data_dir), open_output(json=json, quiet=quiet)
-    with connection.client() as client, output:
-        asking.answer(client, parsed, Summarize(sentences), output)
+    """Say what matters most in documents."""
+    task = Summarize(sentences, None, generation_options.method, generation_options.generation)
+    _answer(targets, task, server_options, output_options, reasoning)
 
 
 def prompt(
     targets_and_text: TargetsAndText,
-    server: Server = "localhost:50051",
-    local: Local = False,
-    data_dir: DataDir = None,
-    json: Json = False,
-    quiet: Quiet = False,
+    server_options: ServerOptions,
+    output_options: OutputOptions,
+    generation_options: GenerationOptions,
+    reasoning: ShowReasoning = False,
 ) -> None:
     """Give documents and a free instruction to a decoder model."""
     *targets, text = _with_text(targets_and_text, "TEXT")
-    parsed = parse_targets(targets)
-    connection, output = Connection(server, local, data_dir), open_output(json=json, quiet=quiet)
-    with connection.client() as client, output:
-        asking.answer(client, parsed, Prompt(text), output)
+    task = Prompt(text, None, generation_options.method, generation_options.generation)
+    _answer(targets, task, server_options, output_options, reasoning)
 
 
 def docs(
+    server_options: ServerOptions,
+    output_options: OutputOptions,
     action: Annotated[Action, typer.Argument(help="What to do.")] = Action.LIST,
     ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...")] = None,
     span: Annotated[
         str | None, typer.Option(metavar="A:B", help="Bytes to read; default all.")
     ] = None,
-    server: Server = "localhost:50051",
-    local: Local = False,
-    data_dir: DataDir = None,
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """List, show, remove or read stored documents."""
     if (action is Action.LIST) == bool(ids):
         raise typer.BadParameter(f"docs {action.value} takes " + ("no ID" if ids else "an ID"))
     wanted = documents.parse_span(span)
-    connection, output = Connection(server, local, data_dir), open_output(json=json, quiet=quiet)
-    with connection.client() as client, output:
+    with connected(server_options) as client, open_output(output_options) as output:
         match action:
             case Action.LIST:
                 documents.show_all(client, output)
@@ -160,11 +147,32 @@ def docs(
                 documents.read(client, ids or [], wanted, sys.stdout.buffer)
 
 
-def doctor(context: typer.Context, server: Server = "localhost:50051", json: Json = False) -> None:
-    """Say what is installed here, and whether it works."""
+def doctor(
+    context: typer.Context,
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Say how long a document this decoder can hold here."),
+    ] = None,
+    server: Server = "localhost:50051",
+    json: Json = False,
+) -> None:
+    """Say what this machine can do, what is installed, and whether it works."""
     source = context.get_parameter_source("server")
     named = source is not None and source.name != "DEFAULT"
-    raise typer.Exit(diagnose(server, server_expected=named, json=json))
+    raise typer.Exit(diagnose(server, server_expected=named, model=model, json=json))
+
+
+def _answer(
+    targets: list[str],
+    task: Task,
+    server_options: ServerOptions,
+    output_options: OutputOptions,
+    reasoning: bool,
+) -> None:
+    parsed = parse_targets(targets)
+    output = open_output(output_options, reasoning=reasoning)
+    with connected(server_options) as client, output:
+        asking.answer(client, parsed, task, output)
 
 
 def _with_text(arguments: list[str], name: str) -> list[str]:

@@ -31,10 +31,15 @@ def _stream(client: Client, targets: Sequence[Target], task: Task, output: Outpu
             ids.append(client.upload(target.source, on_progress=output.event).document_id)
         else:
             ids.append(target)
+    method, generation = task.method, task.generation
     match task:
-        case Ask():
-            return client.ask(ids, task.question, max_citations=task.max_citations)
-        case Summarize():
-            return client.summarize(ids, max_sentences=task.max_sentences)
-        case Prompt():
-            return client.prompt(ids, task.text)
+        case Ask(question, citations):
+            return client.ask(
+                ids, question, max_citations=citations, method=method, generation=generation
+            )
+        case Summarize(sentences):
+            return client.summarize(
+                ids, max_sentences=sentences, method=method, generation=generation
+            )
+        case Prompt(text):
+            return client.prompt(ids, text, method=method, generation=generation)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 
 class Verdict(Enum):
@@ -17,8 +19,14 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """One thing that was looked at.
+
+    Attributes:
+        detail: for people.
+        facts: the same for programs, where there are figures.
+    """
 
     name: str
     verdict: Verdict
     detail: str
+    facts: Mapping[str, Any] = field(default_factory=dict)

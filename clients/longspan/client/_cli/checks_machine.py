@@ -1,29 +1,30 @@
-"""Looks at the machine: Python, cores, memory, accelerator, disk."""
+"""Looks at the machine: Python, cores, memory, instructions, disk."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from longspan.client._cli.checks import Finding, Verdict
+from longspan.client._cli.hardware import cpu_flags, cpu_has_bfloat16, memory_bytes
 
 GIB = 1 << 30
 MIN_PYTHON = (3, 11)
 MIN_FREE_BYTES = 64 << 20
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "asimd")
 
 
 def machine() -> Iterator[Finding]:
-    """Everything about the machine."""
+    """Everything about the machine but its accelerators."""
     yield _python()
     yield Finding("cpu", Verdict.OK, f"{_cores()} cores, {platform.machine()}")
     yield Finding("memory", Verdict.OK, _memory())
     yield _cpu_features()
-    yield _gpu()
+    yield _cpu_bfloat16()
     yield _disk()
 
 
@@ -39,50 +40,24 @@ def _cores() -> int:
 
 
 def _memory() -> str:
-    try:
-        return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / GIB:.1f} GiB"
-    except (AttributeError, ValueError, OSError):
-        return "unknown"
+    memory = memory_bytes()
+    return "unknown" if memory is None else f"{memory / GIB:.1f} GiB"
 
 
 def _cpu_features() -> Finding:
-    try:
-        words = set(Path("/proc/cpuinfo").read_text("utf-8").split())
-    except OSError:
+    flags = cpu_flags()
+    if flags is None:
         return Finding("cpu features", Verdict.ABSENT, "unknown on this system")
-    wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "bf16")
-    found = [name for name in wanted if name in words]
+    found = [name for name in INSTRUCTIONS if name in flags]
     verdict = Verdict.OK if found else Verdict.ABSENT
-    return Finding("cpu features", verdict, ", ".join(found) or "none of " + ", ".join(wanted))
+    return Finding("cpu features", verdict, ", ".join(found) or f"none of {INSTRUCTIONS}")
 
 
-def _gpu() -> Finding:
-    name = _gpu_by_tool() or _gpu_by_torch()
-    if name:
-        return Finding("gpu", Verdict.OK, name)
-    return Finding("gpu", Verdict.ABSENT, "no CUDA device; everything runs on the CPU")
-
-
-def _gpu_by_tool() -> str:
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return ""
-    command = [tool, "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return "; ".join(done.stdout.split("\n")).strip("; ")
-
-
-def _gpu_by_torch() -> str:
-    try:
-        import torch
-    except (ImportError, OSError):
-        return ""
-    if not torch.cuda.is_available():
-        return ""
-    return "; ".join(torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count()))
+def _cpu_bfloat16() -> Finding:
+    if cpu_has_bfloat16():
+        return Finding("cpu bfloat16", Verdict.OK, "models run in bfloat16 on the CPU")
+    detail = "neither avx512_bf16 nor AMX; models run in float32 on the CPU"
+    return Finding("cpu bfloat16", Verdict.ABSENT, detail)
 
 
 def _disk() -> Finding:

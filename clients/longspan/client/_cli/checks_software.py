@@ -1,4 +1,4 @@
-"""Looks at what is installed: extras, the embedded model, flash-attn."""
+"""Looks at what is installed: the extras and the embedded model."""
 
 from __future__ import annotations
 
@@ -22,9 +22,6 @@ def software() -> Iterator[Finding]:
     """Everything about the installation."""
     yield from _extras()
     yield _model()
-    found = util.find_spec("flash_attn") is not None
-    detail = "importable" if found else "not installed; needed on GPUs only"
-    yield Finding("flash-attn", Verdict.OK if found else Verdict.ABSENT, detail)
 
 
 def _extras() -> Iterator[Finding]:

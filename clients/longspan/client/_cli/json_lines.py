@@ -1,8 +1,10 @@
 """One JSON object on each line of standard output.
 
     {"event": "progress", "stage": "indexing", "bytes_received": 57653, ...}
+    {"event": "reasoning", "text": "..."}
     {"event": "delta", "text": "..."}
     {"event": "citation", "index": 1, "document_id": "...", "span": {"start": 0, "end": 9}, ...}
+    {"event": "unverified", "quote": "..."}
     {"event": "completed", "finish_reason": "stop", "usage": {...}, "timings": {...}, ...}
     {"event": "document", "document_id": "...", "title": "...", "create_time": "...", ...}
     {"event": "deleted", "document_id": "..."}
@@ -13,6 +15,7 @@ The other names are the attributes of the client's classes of the same names.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from enum import Enum
@@ -20,7 +23,25 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from longspan.client._cli.bars import Bars
-from longspan.client._types import Completed, Document, Event, Progress, TextDelta
+from longspan.client._types import (
+    Citation,
+    Completed,
+    Document,
+    Event,
+    Progress,
+    Reasoning,
+    TextDelta,
+    UnverifiedQuote,
+)
+
+_NAMES: Mapping[type[Event], str] = {
+    Progress: "progress",
+    Reasoning: "reasoning",
+    TextDelta: "delta",
+    Citation: "citation",
+    UnverifiedQuote: "unverified",
+    Completed: "completed",
+}
 
 
 class JsonLines:
@@ -46,7 +67,7 @@ class JsonLines:
         """Any event."""
         if isinstance(event, Progress) and self._bars is not None:
             self._bars.show(event)
-        self._write(_name(event), asdict(event))
+        self._write(_NAMES[type(event)], asdict(event))
 
     def document(self, document: Document) -> None:
         """A document."""
@@ -64,18 +85,6 @@ class JsonLines:
         line = json.dumps({"event": name, **fields}, ensure_ascii=False, default=_plain)
         self._out.write(f"{line}\n")
         self._out.flush()
-
-
-def _name(event: Event) -> str:
-    match event:
-        case Progress():
-            return "progress"
-        case TextDelta():
-            return "delta"
-        case Completed():
-            return "completed"
-        case _:
-            return "citation"
 
 
 def _plain(value: object) -> str:

@@ -1,7 +1,8 @@
-"""The options that commands share."""
+"""The options and arguments that commands share, alone or in groups."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -10,17 +11,13 @@ import typer
 Server: TypeAlias = Annotated[
     str, typer.Option(metavar="HOST:PORT", envvar="LONGSPAN_SERVER", help="The server to ask.")
 ]
-Local: TypeAlias = Annotated[
-    bool, typer.Option("--local", help="Start a server for this command alone.")
-]
-DataDir: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(help="Where --local keeps documents; default a temporary folder."),
-]
 Json: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print one JSON object per line, each with an 'event'.")
 ]
-Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+ShowReasoning: TypeAlias = Annotated[
+    bool,
+    typer.Option("--reasoning", help="Show on standard error what the model thinks before."),
+]
 Targets: TypeAlias = Annotated[
     list[str],
     typer.Argument(metavar="FILE_OR_ID...", help="Files, '-' for stdin, or document ids."),
@@ -32,3 +29,31 @@ TargetsAndText: TypeAlias = Annotated[
         help="Files, '-' for stdin, or document ids; last the question or instruction.",
     ),
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """Which server answers."""
+
+    server: Server = "localhost:50051"
+    local: Annotated[
+        bool, typer.Option("--local", help="Start a server for this command alone.")
+    ] = False
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where --local keeps documents; default a temporary folder."),
+    ] = None
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER_OR_HUB_ID", help="The decoder that --local loads."),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputOptions:
+    """What is printed, and how."""
+
+    json: Json = False
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show no progress and no figures.")
+    ] = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import grpc.aio
@@ -13,6 +13,9 @@ from longspan.internal.v1 import worker_service_pb2_grpc as pb_grpc
 from longspan.server.pool.config import MESSAGE_BYTES
 
 POLL_S = 0.02
+
+# A command, or what makes it when its turn comes to be written; None writes nothing.
+Command = pb.ExecuteRequest | Callable[[], pb.ExecuteRequest | None]
 
 _Call = grpc.aio.StreamStreamCall[pb.ExecuteRequest, pb.ExecuteResponse]
 
@@ -33,10 +36,10 @@ class CommandStream:
 
     def __init__(self, path: Path, *, commands: int) -> None:
         self._path = path
-        self._commands: asyncio.Queue[pb.ExecuteRequest] = asyncio.Queue(commands)
+        self._commands: asyncio.Queue[Command] = asyncio.Queue(commands)
         self._channel: grpc.aio.Channel | None = None
 
-    def send(self, command: pb.ExecuteRequest) -> None:
+    def send(self, command: Command) -> None:
         """Queue a command; they are written in order.
 
         Raises:
@@ -73,4 +76,7 @@ class CommandStream:
     async def _write(self, call: _Call) -> None:
         """Write commands; a broken stream shows in the reading of it."""
         while True:
-            await call.write(await self._commands.get())
+            command = await self._commands.get()
+            made = command if isinstance(command, pb.ExecuteRequest) else command()
+            if made is not None:
+                await call.write(made)

@@ -14,15 +14,16 @@ class PoolConfig:
     """The pool's settings; times in seconds.
 
     Attributes:
-        command: makes a worker's argument vector from the socket path it must listen on.
-        workers: processes to keep running.
+        command: makes a worker's argument vector from the socket path it must listen on and
+            its slot, from 0, by which it may be bound to a device.
+        workers: processes to keep running, one a slot.
         window_tokens, window_jobs: how much one worker is given at once. What it does not
             have yet is still ordered by the queue, so a larger window is less fair; a
             window takes work while it is not full, so it may be exceeded by one job.
         runtime_dir: where the socket directory is made; None is the system's temporary one.
     """
 
-    command: Callable[[Path], Sequence[str]]
+    command: Callable[[Path, int], Sequence[str]]
     workers: int = 1
     window_tokens: int = 2 * 16384
     window_jobs: int = 256

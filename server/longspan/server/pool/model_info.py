@@ -14,7 +14,9 @@ class ModelInfo:
     Attributes:
         fingerprint: SHA-256 of the weights file.
         dimension: length of a vector.
-        max_tokens: largest text, special tokens included.
+        max_tokens: of an encoder, the largest text, special tokens included; of a decoder,
+            its context.
+        kv_tokens: what a decoder can hold in its KV pages at once; 0 for an encoder.
     """
 
     model: str
@@ -23,6 +25,7 @@ class ModelInfo:
     dimension: int
     max_tokens: int
     device: str
+    kv_tokens: int = 0
 
     @classmethod
     def of(cls, ready: pb.Ready) -> ModelInfo:
@@ -34,9 +37,13 @@ class ModelInfo:
             dimension=ready.dimension,
             max_tokens=ready.max_tokens,
             device=ready.device,
+            kv_tokens=ready.kv_tokens,
         )
 
-    def gives_same_vectors(self, other: ModelInfo) -> bool:
-        """True when vectors of the two may be compared; the device may differ."""
-        mine = (self.fingerprint, self.dimension, self.dtype)
-        return mine == (other.fingerprint, other.dimension, other.dtype)
+    def answers_like(self, other: ModelInfo) -> bool:
+        """True when one may go on where the other ended; the device may differ."""
+        return self._identity == other._identity
+
+    @property
+    def _identity(self) -> tuple[str, int, str, int]:
+        return self.fingerprint, self.dimension, self.dtype, self.max_tokens

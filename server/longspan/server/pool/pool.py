@@ -26,7 +26,7 @@ class PoolHooks:
 
     Attributes:
         ready: the worker takes commands.
-        answered: an Encoded, Cancelled or Failed came.
+        answered: an event of one job came.
         died: the process is gone, whether it had been ready or not.
     """
 
@@ -131,7 +131,7 @@ class Pool:
 
     async def _run_one(self, slot: int, sockets: SocketDirectory) -> Death:
         hooks = WorkerHooks(ready=self._became_ready, answered=self._hooks.answered)
-        worker = Worker(f"worker-{slot}", sockets.new_path(), self._config, hooks)
+        worker = Worker(slot, sockets.new_path(), self._config, hooks)
         self._workers[slot] = worker
         try:
             death = await worker.run()
@@ -158,7 +158,7 @@ class Pool:
     def _became_ready(self, worker: Worker, model: ModelInfo) -> str | None:
         if self.model is None:
             self.model = model
-        elif not self.model.gives_same_vectors(model):
+        elif not self.model.answers_like(model):
             return f"it serves {model}, the pool serves {self.model}"
         self._settled.set()
         self._hooks.ready(worker)

@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc.aio
 
 from longspan.internal.v1 import worker_service_pb2 as pb
-from longspan.server.pool.channel import CommandStream
+from longspan.server.pool.channel import Command, CommandStream
 from longspan.server.pool.config import PoolConfig
 from longspan.server.pool.lifecycle import Death, DeathCause, WorkerState, moved
 from longspan.server.pool.model_info import ModelInfo
@@ -30,7 +30,7 @@ class WorkerHooks:
 
     Attributes:
         ready: it takes commands from now on. Returns why it is refused, or None.
-        answered: an Encoded, Cancelled or Failed came.
+        answered: an event of one job came.
     """
 
     ready: Callable[[Worker, ModelInfo], str | None]
@@ -45,21 +45,22 @@ class Worker:
         running: jobs of the step that ran at the last heartbeat.
     """
 
-    def __init__(self, name: str, path: Path, config: PoolConfig, hooks: WorkerHooks) -> None:
-        self.name = name
+    def __init__(self, slot: int, path: Path, config: PoolConfig, hooks: WorkerHooks) -> None:
+        self.name = f"worker-{slot}"
+        self._slot = slot
         self.state = WorkerState.STARTING
         self.running: Sequence[int] = ()
         self.pid: int | None = None
         self._path = path
         self._config = config
         self._hooks = hooks
-        # An Encode and a Cancel for each job in the window, and as many for jobs that left
-        # it while their commands still waited.
-        self._stream = CommandStream(path, commands=4 * config.window_jobs)
+        # At most three commands wait for each job in the window, and as many for jobs that
+        # left it while theirs still waited.
+        self._stream = CommandStream(path, commands=6 * config.window_jobs)
         self._stop = asyncio.Event()
         self._refusal: str | None = None
 
-    def send(self, command: pb.ExecuteRequest) -> None:
+    def send(self, command: Command) -> None:
         """Queue a command for a READY worker."""
         assert self.state is WorkerState.READY
         self._stream.send(command)
@@ -70,7 +71,7 @@ class Worker:
 
     async def run(self) -> Death:
         """Start the process, serve until it dies by any of the three signals, clean up."""
-        argv = self._config.command(self._path)
+        argv = self._config.command(self._path, self._slot)
         try:
             process = await ChildProcess.start(argv, self.name)
         except OSError as error:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.server.errors import EncodeFailed, LongspanError
-from longspan.server.queue.job import Job
+from longspan.server.queue.job import Job, Subject
 from longspan.server.queue.request import RequestInfo
 from longspan.server.queue.wire import vectors_of
 
@@ -29,6 +29,11 @@ class Call:
     max_wait_ms: int
     request: RequestInfo
     result: asyncio.Future[NDArray[np.float32]]
+
+    @property
+    def subject(self) -> Subject:
+        """What the request is about."""
+        return self.request.subject
 
     @property
     def waits(self) -> bool:

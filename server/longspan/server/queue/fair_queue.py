@@ -68,6 +68,10 @@ class FairQueue:
     def __contains__(self, job_id: object) -> bool:
         return job_id in self._jobs
 
+    def find(self, job_id: JobId) -> Job | None:
+        """A job that waits."""
+        return self._jobs.get(job_id)
+
     @property
     def tokens(self) -> int:
         """Tokens that wait."""

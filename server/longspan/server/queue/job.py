@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NewType
 
+from longspan.server.errors import DeadlineExceeded
 from longspan.server.identity import Tenant
 
 JobId = NewType("JobId", int)
@@ -71,3 +72,8 @@ class Job:
 
 
 FlowKey = tuple[SizeClass, Priority]
+
+
+def deadline_error(job: Job) -> DeadlineExceeded:
+    """The one wording of a deadline that passed."""
+    return DeadlineExceeded(f"the deadline of request {job.request_id} passed")

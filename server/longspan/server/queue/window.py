@@ -16,7 +16,7 @@ class Window:
     A cancelled job stays until the worker says that it let go of it.
 
     Attributes:
-        exclusive: the job that must run alone, while it is here.
+        exclusive: the job that nothing may join, while it is here and not relieved.
     """
 
     limit_tokens: int
@@ -43,13 +43,17 @@ class Window:
         )
 
     def add(self, job: Job, *, alone: bool) -> None:
-        """Count a job in."""
+        """Count a job in; with ``alone``, nothing joins it."""
         assert self.open
-        assert not (alone and self._jobs)
         self._jobs[job.job_id] = job
         self.tokens += job.cost_tokens
         if alone:
             self.exclusive = job.job_id
+
+    def relieve(self, job_id: JobId) -> None:
+        """Others may join the job again."""
+        if self.exclusive == job_id:
+            self.exclusive = None
 
     def release(self, job_id: JobId) -> bool:
         """Count a job out; False when it was not here."""
@@ -57,6 +61,5 @@ class Window:
         if job is None:
             return False
         self.tokens -= job.cost_tokens
-        if self.exclusive == job_id:
-            self.exclusive = None
+        self.relieve(job_id)
         return True

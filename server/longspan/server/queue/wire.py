@@ -41,15 +41,6 @@ def cancel_command(job_id: JobId) -> pb.ExecuteRequest:
     return pb.ExecuteRequest(cancel=pb.Cancel(job_id=job_id))
 
 
-def answered_job(event: pb.Event) -> JobId:
-    """The job of an Encoded, Cancelled or Failed event."""
-    if event.HasField("encoded"):
-        return JobId(event.encoded.job_id)
-    if event.HasField("cancelled"):
-        return JobId(event.cancelled.job_id)
-    return JobId(event.failed.job_id)
-
-
 def vectors_of(encoded: pb.Encoded, *, texts: int, dimension: int) -> NDArray[np.float32]:
     """The vectors, ``[texts, dimension]``, read-only.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from longspan.server.decoder.decoder import Decoder
 from longspan.server.embedder import Embedder
 from longspan.server.errors import WorkersUnavailable
 from longspan.server.index.indexes import Indexes
@@ -19,7 +20,12 @@ RETRY_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Application:
-    """The parts behind the API; ``embedder`` and ``indexes`` are None without a model."""
+    """The parts behind the API.
+
+    Attributes:
+        embedder, indexes: None without an encoder.
+        decoder: None without a generating model.
+    """
 
     limits: Limits
     admission: Admission
@@ -28,22 +34,27 @@ class Application:
     intake: Intake
     embedder: Embedder | None
     indexes: Indexes | None
+    decoder: Decoder | None
 
     def require_embedder(self) -> Embedder:
         """The embedder.
 
         Raises:
-            WorkersUnavailable: the server runs without a model.
+            WorkersUnavailable: the server runs without an encoder.
         """
         if self.embedder is None:
             raise WorkersUnavailable(
-                "this server runs without a model: it stores documents and answers nothing",
+                self._without_encoder(),
                 retry_after_s=RETRY_S,
             )
         return self.embedder
 
     def position(self, request_id: RequestId) -> int:
         """Jobs ahead of a request; 0 when none of its own wait."""
-        if self.embedder is None:
-            return 0
-        return self.embedder.dispatcher.position(request_id) or 0
+        served = [part.dispatcher for part in (self.embedder, self.decoder) if part is not None]
+        return max((one.position(request_id) or 0 for one in served), default=0)
+
+    def _without_encoder(self) -> str:
+        if self.decoder is not None:
+            return "this server runs without an encoder: only its decoder answers"
+        return "this server runs without a model: it stores documents and answers nothing"

@@ -114,9 +114,11 @@ class DocumentService(document_service_pb2_grpc.DocumentServiceServicer):
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidRequest("the first message must be a header", field="part")
         header, stats = translate.header(first.header), RequestStats()
-        async with self._app.intake.upload(
-            call, header, Priority.NORMAL, inbox, outbox, progress, stats
-        ) as (document, build):
+        follow = self._app.intake.build_behind(call, Priority.NORMAL, progress, stats)
+        async with self._app.intake.upload(call, header, inbox, outbox, progress, follow) as (
+            document,
+            build,
+        ):
             if self._app.indexes is None:
                 return document
             indexed = await self._app.intake.index(

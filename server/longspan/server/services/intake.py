@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from longspan.server.errors import DocumentQuarantined
 from longspan.server.index.indexes import Indexes
@@ -16,13 +16,17 @@ from longspan.server.queue.job import Priority, Subject
 from longspan.server.queue.request import RequestInfo, RequestStats
 from longspan.server.services.admission import Call
 from longspan.server.services.progressing import Progressing
-from longspan.server.services.reception import Reception, accepted
+from longspan.server.services.reception import Behind, Reception, accepted
 from longspan.server.services.wire import Inbox, Outbox
 from longspan.server.store.records import StoredDocument
 from longspan.server.upload.desk import Header, UploadDesk
 from longspan.server.upload.session import ReceivingSession, Session
 
 BYTES_PER_TOKEN = 4
+
+B = TypeVar("B", bound=Behind | None)
+# Starts what runs behind an upload.
+Follow = Callable[[Session], AbstractAsyncContextManager[B]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,24 +55,43 @@ class Intake:
         self,
         call: Call,
         header: Header,
-        priority: Priority,
         inbox: Inbox[Any],
         outbox: Outbox,
         progress: Progressing,
-        stats: RequestStats,
-    ) -> AsyncIterator[tuple[StoredDocument, RunningBuild | None]]:
-        """Receive one document; the build behind it runs as long as the block does."""
+        follow: Follow[B],
+    ) -> AsyncIterator[tuple[StoredDocument, B]]:
+        """Receive one document; what follows it runs as long as the block does."""
         async with self._desk.session(call.tenant, header) as (session, hold):
             progress.session = session
             progress.total_bytes = session.upload.declared_bytes or 0
-            async with self._following(call, session, priority, stats) as build:
-                progress.build = build
+            async with follow(session) as behind:
                 await outbox.send(accepted=accepted(session, self._limits.chunk_bytes))
-                reception = Reception(session, hold, lambda ack: outbox.send(ack=ack), build)
+                reception = Reception(session, hold, lambda ack: outbox.send(ack=ack), behind)
                 progress.acknowledge = reception.acknowledge
                 document = await reception.receive(inbox.read_unless_lost)
                 progress.received(document)
-                yield document, build
+                yield document, behind
+
+    def build_behind(
+        self, call: Call, priority: Priority, progress: Progressing, stats: RequestStats
+    ) -> Follow[RunningBuild | None]:
+        """Builds the index behind an upload, if there is an encoder."""
+
+        @asynccontextmanager
+        async def follow(session: Session) -> AsyncIterator[RunningBuild | None]:
+            if self._indexes is None or not isinstance(session, ReceivingSession):
+                yield None
+                return
+            upload = session.upload
+            size_bytes = upload.declared_bytes or self._limits.document_bytes
+            request = _request(call, upload.upload_id, size_bytes, priority, stats)
+            build = progress.build = self._indexes.follow(session.watch(), request)
+            try:
+                yield build
+            finally:
+                await build.release()
+
+        return follow
 
     async def index(
         self,
@@ -105,22 +128,6 @@ class Intake:
         except DocumentQuarantined:
             self._indexes.quarantine(document)
             raise
-
-    @asynccontextmanager
-    async def _following(
-        self, call: Call, session: Session, priority: Priority, stats: RequestStats
-    ) -> AsyncIterator[RunningBuild | None]:
-        if self._indexes is None or not isinstance(session, ReceivingSession):
-            yield None
-            return
-        upload = session.upload
-        size_bytes = upload.declared_bytes or self._limits.document_bytes
-        request = _request(call, upload.upload_id, size_bytes, priority, stats)
-        build = self._indexes.follow(session.watch(), request)
-        try:
-            yield build
-        finally:
-            await build.release()
 
 
 def _request(

@@ -10,6 +10,7 @@ from longspan.server.index.passage_index import PassageIndex
 from longspan.server.index.running import RunningBuild
 from longspan.server.services.wire import Outbox
 from longspan.server.store.records import StoredDocument
+from longspan.server.tasks.generate import Generating
 from longspan.server.upload.session import Session
 from longspan.v1 import document_pb2
 
@@ -27,18 +28,26 @@ class Progressing:
         stage: what is going on.
         session: the upload, while there is one.
         build: the index being made.
+        generating: what a decoder reads and writes.
         total_bytes: 0 until it is known.
         acknowledge: acknowledges bytes kept since the last Ack.
     """
 
-    def __init__(self, position: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        position: Callable[[], int],
+        *,
+        behind: document_pb2.Stage = document_pb2.STAGE_INDEXING,
+    ) -> None:
         self._position = position
+        self._behind = behind
         self._found: PassageIndex | None = None
         self._before = document_pb2.Progress()
         self._document: StoredDocument | None = None
         self.stage: document_pb2.Stage = document_pb2.STAGE_UPLOADING
         self.session: Session | None = None
         self.build: RunningBuild | None = None
+        self.generating: Generating | None = None
         self.total_bytes = 0
         self.acknowledge: Callable[[], Awaitable[None]] = _nothing
 
@@ -50,7 +59,7 @@ class Progressing:
             self.build = self._found = None
         self._document = document
         self.total_bytes = self._before.bytes_total + document.size_bytes
-        self.stage = document_pb2.STAGE_INDEXING
+        self.stage = self._behind
 
     def found(self, index: PassageIndex) -> None:
         """The index was there before."""
@@ -65,6 +74,11 @@ class Progressing:
             bytes_total=self.total_bytes,
             queue_position=self._position(),
         )
+        if self.generating is not None:
+            message.tokens = self.generating.document_tokens
+            message.tokens_prefilled = self.generating.prefilled
+            message.tokens_cached = self.generating.cached
+            return message
         done = self._counted()
         message.tokens = self._before.tokens + done.tokens
         message.passages = self._before.passages + done.passages

@@ -9,7 +9,6 @@ from typing import Protocol
 
 from longspan.server.aio import cancel_and_wait
 from longspan.server.errors import InvalidRequest, UploadIncomplete
-from longspan.server.index.running import RunningBuild
 from longspan.server.store.records import StoredDocument
 from longspan.server.upload.desk import Hold
 from longspan.server.upload.session import Session
@@ -28,6 +27,14 @@ class Part(Protocol):
     def WhichOneof(self, oneof_group: str) -> str | None: ...
 
 
+class Behind(Protocol):
+    """What runs behind the bytes: an index being built, or a decoder reading."""
+
+    def check(self) -> None:
+        """Raise the error that it has ended with, if it has."""
+        ...
+
+
 @dataclass(slots=True)
 class Reception:
     """Takes parts until the commit, acknowledges what is kept.
@@ -36,13 +43,13 @@ class Reception:
         session: the upload.
         hold: this stream's claim on it.
         ack: sends one Ack.
-        build: the index being built behind the bytes, if there is an encoder.
+        behind: ends the upload when it fails.
     """
 
     session: Session
     hold: Hold
     ack: Callable[[upload_pb2.Ack], Awaitable[None]]
-    build: RunningBuild | None = None
+    behind: Behind | None = None
     _acknowledged: int = field(default=0)
 
     async def receive(self, read: Callable[[Hold], Awaitable[Part | None]]) -> StoredDocument:
@@ -50,7 +57,7 @@ class Reception:
 
         Raises:
             UploadIncomplete: the stream ended before; the upload can be resumed.
-            LongspanError: a part was refused, or the index cannot be built.
+            LongspanError: a part was refused, or what runs behind failed.
         """
         self._acknowledged = self.session.committed_bytes
         part = await read(self.hold)
@@ -84,8 +91,8 @@ class Reception:
             await self.ack(upload_pb2.Ack(committed_bytes=committed))
 
     async def _take(self, chunk: upload_pb2.Chunk) -> None:
-        if self.build is not None:
-            self.build.check()
+        if self.behind is not None:
+            self.behind.check()
         await self.session.chunk(chunk.offset, chunk.data)
         if self.session.committed_bytes - self._acknowledged >= ACK_BYTES:
             await self.acknowledge()

@@ -9,6 +9,7 @@ from longspan.server.identity import UploadId
 from longspan.server.queue.job import Priority
 from longspan.server.store.records import StoredDocument
 from longspan.server.tasks.answer import Citation
+from longspan.server.tasks.method import Method
 from longspan.server.tasks.task import (
     DEFAULT_CITATIONS,
     DEFAULT_SENTENCES,
@@ -26,6 +27,12 @@ _PRIORITIES = {
     inference_service_pb2.PRIORITY_BATCH: Priority.BATCH,
     inference_service_pb2.PRIORITY_NORMAL: Priority.NORMAL,
     inference_service_pb2.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
+}
+
+_METHODS = {
+    inference_service_pb2.METHOD_UNSPECIFIED: None,
+    inference_service_pb2.METHOD_EXTRACTIVE: Method.EXTRACTIVE,
+    inference_service_pb2.METHOD_GENERATIVE: Method.GENERATIVE,
 }
 
 
@@ -95,6 +102,17 @@ def task(message: inference_service_pb2.Task) -> Task:
             return Prompt(message.prompt.text)
         case _:
             raise InvalidRequest("name one of ask, summarize, prompt", field="task")
+
+
+def method(message: inference_service_pb2.Task) -> Method | None:
+    """Who is to answer; None leaves it to the server.
+
+    Raises:
+        InvalidRequest: the number means nothing.
+    """
+    if message.method not in _METHODS:
+        raise InvalidRequest(f"unknown method {message.method}", field="task.method")
+    return _METHODS[message.method]
 
 
 def priority(message: inference_service_pb2.Task) -> Priority:

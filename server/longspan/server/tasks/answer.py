@@ -16,6 +16,20 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """The next piece of what a reasoning model thinks before it answers."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnverifiedQuote:
+    """A quotation in the answer that stands in none of the documents."""
+
+    quote: str
+
+
+@dataclass(frozen=True, slots=True)
 class Citation:
     """A quotation that equals the document's bytes at ``span``."""
 
@@ -28,6 +42,7 @@ class Citation:
 
 
 AnswerEvent = TextDelta | Citation
+GeneratedEvent = AnswerEvent | ReasoningDelta | UnverifiedQuote
 
 
 def line_with_citation(citation: Citation) -> TextDelta:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from longspan.server.errors import DecoderRequired, InvalidRequest
+from longspan.server.errors import InvalidRequest
 from longspan.server.limits import Limits
 
 DEFAULT_CITATIONS = 3
@@ -41,7 +41,6 @@ def check_task(task: Task, limits: Limits) -> None:
 
     Raises:
         InvalidRequest: an empty or oversized field.
-        DecoderRequired: the task needs a generating model.
     """
     match task:
         case Ask(question, max_citations):
@@ -51,10 +50,6 @@ def check_task(task: Task, limits: Limits) -> None:
             _check_count(max_sentences, limits.summary_sentences, "task.summarize.max_sentences")
         case Prompt(text):
             _check_text(text, "task.prompt.text", limits)
-            raise DecoderRequired(
-                "prompt needs a generating model and this server runs an encoder only; "
-                "ask and summarize work. Start a server with a decoder to use prompt."
-            )
 
 
 def _check_text(text: str, field: str, limits: Limits) -> None:

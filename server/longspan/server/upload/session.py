@@ -42,6 +42,10 @@ class Session(Protocol):
         """Bytes kept; a resumed upload goes on here."""
         ...
 
+    def watch(self) -> Growth:
+        """The bytes kept so far and those to come, for one reader behind, who closes it."""
+        ...
+
     async def chunk(self, offset: int, data: bytes) -> None:
         """Keep one chunk."""
         ...
@@ -170,12 +174,17 @@ class ReplayedSession:
         self.upload = upload
         self._document = document
         self._threads = threads
-        self._growth = Growth.of_complete(library.vault.content(document))
+        self._content = library.vault.content(document)
+        self._growth = Growth.of_complete(self._content)
 
     @property
     def committed_bytes(self) -> int:
         """All of it."""
         return self._document.size_bytes
+
+    def watch(self) -> Growth:
+        """All of it, for a reader who closes it."""
+        return Growth.of_complete(self._content)
 
     async def chunk(self, offset: int, data: bytes) -> None:
         """Accept bytes that are the document's own.

@@ -23,9 +23,12 @@ class Flash4:
 
     Attributes:
         varlen: ``flash_attn.cute.flash_attn_varlen_func``.
+        num_splits: parts that long keys are cut into, 0 for the library's choice. Hopper has
+            code for 1 only, and so decodes long sequences slowly.
     """
 
     varlen: Callable[..., Any]
+    num_splits: int
 
     def __call__(
         self,
@@ -50,6 +53,7 @@ class Flash4:
             softmax_scale=scale,
             causal=True,
             window_size=tuple(None if side < 0 else side for side in window),
+            num_splits=self.num_splits,
             return_lse=True,
         )
         return Attended(out, lse.T)

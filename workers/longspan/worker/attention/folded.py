@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -22,7 +23,7 @@ from longspan.worker.attention.rows import AttentionRows
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepTables:
-    """A step's sequences on the device.
+    """Sequences of a step, on the device.
 
     Attributes:
         lengths: int64 [sequences], queries of each.
@@ -90,50 +91,61 @@ class PagedKernel(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Sequences of a step that take one kernel call.
+
+    Attributes:
+        rows: their queries in the packed row.
+    """
+
+    rows: slice
+    step: StepTables
+
+
 class FoldedPlan:
-    """A step's tables, folded once for each number of kv heads that some layer has."""
+    """A step's parts, folded once for each number of kv heads that some layer has.
 
-    def __init__(self, step: StepTables) -> None:
-        self._step = step
-        self._folded: dict[int, FoldedTables] = {}
+    Decode rows, which come first, are a part of their own: kernels spread the keys of a
+    sequence over the whole GPU only where no sequence of the call has more than one query.
+    """
 
-    def fold(self, kv_heads: int) -> FoldedTables:
-        """The tables for layers with this many kv heads."""
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = parts
+        self._folded: dict[int, list[tuple[slice, FoldedTables]]] = {}
+
+    def fold(self, kv_heads: int) -> list[tuple[slice, FoldedTables]]:
+        """The parts, as layers with this many kv heads see them."""
         if kv_heads not in self._folded:
-            self._folded[kv_heads] = fold(self._step, kv_heads)
+            self._folded[kv_heads] = [
+                (part.rows, fold(part.step, kv_heads)) for part in self._parts
+            ]
         return self._folded[kv_heads]
 
 
 class FoldedBackend:
-    """Attention by one call of a paged flash kernel, for prefill and decode alike."""
+    """Attention by a paged flash kernel: one call for decode rows, one for prefill chunks."""
 
     def __init__(self, kernel: PagedKernel) -> None:
         self._kernel = kernel
 
     def plan(self, rows: AttentionRows, device: torch.device) -> FoldedPlan:
         """See ``Backend.plan``."""
-        ends = rows.ends
-        tables = padded(rows.block_tables)
-        step = StepTables(
-            lengths=torch.from_numpy(rows.lengths).to(device),
-            keys=torch.from_numpy(ends.astype(np.int32)).to(device),
-            block_tables=torch.from_numpy(tables).to(device),
-            tokens=rows.tokens,
-            longest_query=int(rows.lengths.max()),
-            longest_keys=int(ends.max()),
-        )
-        return FoldedPlan(step)
+        sequences = len(rows.lengths)
+        decode = int((np.cumprod(rows.lengths == 1)).sum())
+        bounds = sorted({0, decode, sequences})
+        return FoldedPlan([_part(rows, a, b, device) for a, b in pairwise(bounds)])
 
     def decode_plan(self, block_tables: torch.Tensor, keys: torch.Tensor) -> FoldedPlan:
         """The plan of a decode step whose integers are on the device: fit for a CUDA graph.
 
-        ``block_tables`` is int32 [sequences, blocks], ``keys`` int32 [sequences]. Nothing in the
-        plan depends on their contents, so they may change between replays.
+        ``block_tables`` is int32 [sequences, blocks], ``keys`` int32 [sequences]. Shapes and
+        host integers do not depend on their contents, which may change between replays.
         """
         sequences, blocks = block_tables.shape
         lengths = torch.ones_like(keys, dtype=torch.int64)
         step = StepTables(lengths, keys, block_tables, sequences, 1, blocks * PAGE_TOKENS)
-        return FoldedPlan(step)
+        return FoldedPlan([Part(slice(0, sequences), step)])
 
     def attend(
         self,
@@ -145,9 +157,24 @@ class FoldedBackend:
         window: int | None = None,
     ) -> Attended:
         """See ``Backend.attend``."""
+        parts = [
+            self._attend(query[rows], layer, tables, scale, window)
+            for rows, tables in plan.fold(layer.keys.shape[1])
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return Attended(torch.cat([p.out for p in parts]), torch.cat([p.lse for p in parts]))
+
+    def _attend(
+        self,
+        query: torch.Tensor,
+        layer: LayerPages,
+        tables: FoldedTables,
+        scale: float,
+        window: int | None,
+    ) -> Attended:
         tokens, heads, dim = query.shape
         kv_heads = layer.keys.shape[1]
-        tables = plan.fold(kv_heads)
         rows = query.reshape(tokens * kv_heads, heads // kv_heads, dim)
         if tables.order is not None:
             rows = rows.index_select(0, tables.order)
@@ -171,8 +198,11 @@ def fold(step: StepTables, kv_heads: int) -> FoldedTables:
     """The step's tables with (sequence, kv head) as a sequence, computed on their device."""
     heads = torch.arange(kv_heads, dtype=torch.int32, device=step.keys.device)
     blocks = (step.block_tables[:, None] * kv_heads + heads[:, None]).flatten(0, 1)
-    keys = step.keys.repeat_interleave(kv_heads)
-    lengths = step.lengths.repeat_interleave(kv_heads)
+    keys, lengths = (
+        # Of one sequence the flattened expansion would be a view of stride 0.
+        x[:, None].expand(-1, kv_heads).flatten().contiguous()
+        for x in (step.keys, step.lengths)
+    )
     offsets = _running_sum(lengths)
     order = place = None
     if kv_heads > 1 and step.longest_query > 1:
@@ -189,6 +219,21 @@ def fold(step: StepTables, kv_heads: int) -> FoldedTables:
         order=order,
         place=place,
     )
+
+
+def _part(rows: AttentionRows, first: int, last: int, device: torch.device) -> Part:
+    """Sequences [first, last) of the step."""
+    lengths, ends = rows.lengths[first:last], rows.ends[first:last]
+    tables = padded(rows.block_tables[first:last])
+    step = StepTables(
+        lengths=torch.from_numpy(lengths).to(device),
+        keys=torch.from_numpy(ends.astype(np.int32)).to(device),
+        block_tables=torch.from_numpy(tables).to(device),
+        tokens=int(lengths.sum()),
+        longest_query=int(lengths.max()),
+        longest_keys=int(ends.max()),
+    )
+    return Part(slice(int(rows.offsets[first]), int(rows.offsets[last])), step)
 
 
 def _order(

@@ -46,8 +46,19 @@ class Machine:
     installed: frozenset[Kind] = frozenset()
 
 
-PREFERENCE = (Kind.FLASH3, Kind.FLASH4, Kind.FLASH2, Kind.VARLEN)
-"""Fastest first; each GPU takes the first that it can run."""
+HOPPER, BLACKWELL = 9, 10
+"""Major compute capabilities that have kernels of their own."""
+
+_ANY = (Kind.FLASH2, Kind.VARLEN)
+PREFERENCE = {
+    # On Hopper flash-attn 4 does not split long keys over the GPU when it decodes.
+    HOPPER: (Kind.FLASH3, Kind.FLASH2, Kind.FLASH4, Kind.VARLEN),
+    BLACKWELL: (Kind.FLASH4, *_ANY),
+    8: _ANY,
+    11: _ANY,
+    12: _ANY,
+}
+"""Fastest first, by major compute capability; others have no flash kernel."""
 
 
 def choose(machine: Machine, *, half: bool, head_dim: int) -> Kind:
@@ -62,36 +73,35 @@ def choose(machine: Machine, *, half: bool, head_dim: int) -> Kind:
     if machine.device != "cuda" or not half:
         return Kind.TILED
     major = machine.capability[0]
-    for kind in PREFERENCE:
-        if kind in machine.installed and _runs(kind, major, head_dim):
+    for kind in PREFERENCE.get(major, ()):
+        if kind in machine.installed and _fits(kind, major, head_dim):
             return kind
     return Kind.TILED
 
 
-def _runs(kind: Kind, major: int, head_dim: int) -> bool:
-    """Whether a flash kernel has code for this GPU and head size."""
-    if head_dim > 256 or head_dim % 8:
-        return False
-    if kind is Kind.FLASH3:
-        return major == 9
-    if kind is Kind.FLASH4:
-        return major == 9 or (major == 10 and (head_dim <= 128 or head_dim == 256))
-    return major >= 8
+def _fits(kind: Kind, major: int, head_dim: int) -> bool:
+    """Whether the kernel has code for heads of this size."""
+    # On Blackwell its kernel for 256 takes no lengths of keys, and there is none between.
+    widest = 128 if kind is Kind.FLASH4 and major == BLACKWELL else 256
+    return head_dim <= widest and head_dim % 8 == 0
 
 
 def probe(device: torch.device) -> Machine:
     """What is there; no kernel library is imported."""
     if device.type != "cuda":
         return Machine(device.type)
+    return Machine("cuda", torch.cuda.get_device_capability(device), installed())
+
+
+def installed() -> frozenset[Kind]:
+    """The kernel libraries of this environment, none of them imported."""
     modules = {
         Kind.FLASH2: "flash_attn_2_cuda",
         Kind.FLASH3: "flash_attn_interface",
         Kind.VARLEN: "torch.nn.attention.varlen",
     }
     found = {kind for kind, module in modules.items() if find_spec(module) is not None}
-    if _has_flash4():
-        found.add(Kind.FLASH4)
-    return Machine("cuda", torch.cuda.get_device_capability(device), frozenset(found))
+    return frozenset(found | {Kind.FLASH4} if _has_flash4() else found)
 
 
 def _has_flash4() -> bool:
@@ -102,8 +112,10 @@ def _has_flash4() -> bool:
     return any((Path(root) / "cute").is_dir() for root in package.submodule_search_locations or ())
 
 
-def make_backend(kind: Kind) -> Backend:
+def make_backend(kind: Kind, *, capability: tuple[int, int] = (0, 0)) -> Backend:
     """The backend, with its library imported.
+
+    ``capability`` is the GPU's, see ``Machine``.
 
     Raises:
         ImportError: the library is not installed, or does not fit torch or the driver.
@@ -124,7 +136,9 @@ def make_backend(kind: Kind) -> Backend:
             flash = import_module("flash_attn_interface")
             return FoldedBackend(Flash3(flash.flash_attn_with_kvcache))
         case Kind.FLASH4:
-            return FoldedBackend(Flash4(import_module("flash_attn.cute").flash_attn_varlen_func))
+            flash = import_module("flash_attn.cute")
+            splits = 0 if capability[0] == BLACKWELL else 1
+            return FoldedBackend(Flash4(flash.flash_attn_varlen_func, splits))
 
 
 def select_backend(device: torch.device, dtype: torch.dtype, head_dim: int) -> Backend:
@@ -133,4 +147,6 @@ def select_backend(device: torch.device, dtype: torch.dtype, head_dim: int) -> B
     ``head_dim`` is the widest key or value of a head, as cached.
     """
     half = dtype in (torch.float16, torch.bfloat16)
-    return make_backend(choose(probe(device), half=half, head_dim=head_dim))
+    machine = probe(device)
+    kind = choose(machine, half=half, head_dim=head_dim)
+    return make_backend(kind, capability=machine.capability)

@@ -24,10 +24,12 @@ class Piece:
 
     Attributes:
         sequence: index in the step.
+        queries: how many it has.
         first, last: the keys [first, last).
     """
 
     sequence: int
+    queries: int
     first: int
     last: int
 
@@ -77,8 +79,8 @@ class VarlenPlan:
         return self._calls[window]
 
     def _call(self, group: Sequence[Piece], causal: bool) -> Call:
-        offsets, lengths = self._rows.offsets, self._rows.lengths
-        queries = [int(lengths[piece.sequence]) for piece in group]
+        offsets = self._rows.offsets
+        queries = [piece.queries for piece in group]
         keys = [piece.last - piece.first for piece in group]
         positions = [torch.arange(p.first, p.last, device=self._device) for p in group]
         pages = [
@@ -102,7 +104,10 @@ class VarlenPlan:
 
 
 class VarlenBackend:
-    """Attention by torch's own flash kernel, which reads no pages.
+    """Attention by torch's own flash kernel, over copies of the keys.
+
+    Its paged form is not used: where torch 2.13 splits the keys of packed sequences, it leaves
+    rows of the result unwritten.
 
     Args:
         kernel: ``torch.nn.attention.varlen.varlen_attn``.
@@ -182,19 +187,24 @@ def pieces(
     ):
         first = 0 if window is None else max(0, start - window + 1)
         while window is None and start - first >= key_tile:
-            older.append(Piece(sequence, first, first + key_tile))
+            older.append(Piece(sequence, end - start, first, first + key_tile))
             first += key_tile
-        newest.append(Piece(sequence, first, end))
+        newest.append(Piece(sequence, end - start, first, end))
     return newest, older
 
 
 def grouped(pieces: Sequence[Piece], key_tile: int) -> Iterator[list[Piece]]:
-    """Neighbours together while they have at most ``key_tile`` keys."""
+    """Neighbours together while they have at most ``key_tile`` keys.
+
+    Decode rows keep to themselves: only a call without longer queries spreads the keys of a
+    sequence over the whole GPU.
+    """
     group: list[Piece] = []
     keys = 0
     for piece in pieces:
         more = piece.last - piece.first
-        if group and keys + more > key_tile:
+        other_kind = group and (group[-1].queries == 1) != (piece.queries == 1)
+        if group and (other_kind or keys + more > key_tile):
             yield group
             group, keys = [], 0
         group.append(piece)

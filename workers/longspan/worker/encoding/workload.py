@@ -10,6 +10,7 @@ from longspan.worker.encoding.admission import JobRefused, TextRules, check_room
 from longspan.worker.encoding.job import JobId
 from longspan.worker.encoding.scheduler import JobCancelled, JobEncoded, Outcome, Plan, Scheduler
 from longspan.worker.limits import StepLimits
+from longspan.worker.workload import PageCounts
 
 
 class Encoding:
@@ -36,6 +37,11 @@ class Encoding:
     def running(self) -> Sequence[int]:
         """Jobs with a text in the open step."""
         return self._scheduler.running
+
+    @property
+    def pages(self) -> PageCounts:
+        """An encoder has none."""
+        return PageCounts()
 
     def handle(self, request: pb.ExecuteRequest, now: float) -> list[pb.Event]:
         """Take an Encode or a Cancel."""

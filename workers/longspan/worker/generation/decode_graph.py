@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,33 +20,53 @@ from longspan.worker.generation.buckets import bucket_for
 class DecodeInputs:
     """The integers of a decode step: one token a sequence.
 
+    They are kept in two tensors, so that a step is sent to the device in two copies.
+
     Attributes:
-        ids, positions: int64 [rows].
-        pages, offsets: int64 [rows], where the token's keys and values go.
+        integers: int64 [rows, 5]; the properties name its columns.
         block_tables: int32 [rows, blocks].
-        keys: int32 [rows], keys that each row sees, its own among them.
     """
 
-    ids: torch.Tensor
-    positions: torch.Tensor
-    pages: torch.Tensor
-    offsets: torch.Tensor
+    integers: torch.Tensor
     block_tables: torch.Tensor
-    keys: torch.Tensor
-
-    @property
-    def slots(self) -> Slots:
-        """Where the row's tokens are stored."""
-        return Slots(self.pages, self.offsets, None)
 
     @property
     def rows(self) -> int:
         """Sequences of the step."""
-        return len(self.ids)
+        return len(self.integers)
+
+    @property
+    def ids(self) -> torch.Tensor:
+        """int64 [rows], the tokens."""
+        return self.integers[:, 0]
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """int64 [rows], where the tokens stand in their sequences."""
+        return self.integers[:, 1]
+
+    @property
+    def slots(self) -> Slots:
+        """Where the tokens' keys and values are stored."""
+        return Slots(self.integers[:, 2], self.integers[:, 3], None)
+
+    @property
+    def keys(self) -> torch.Tensor:
+        """int32 [rows], the keys that each token sees, its own among them."""
+        return self.integers[:, 4].int()
+
+    def first(self, rows: int) -> DecodeInputs:
+        """The same memory, fewer rows."""
+        return DecodeInputs(self.integers[:rows], self.block_tables[:rows])
 
     def to(self, device: torch.device) -> DecodeInputs:
         """The same on another device."""
-        return DecodeInputs(*(getattr(self, field.name).to(device) for field in fields(self)))
+        return DecodeInputs(self.integers.to(device), self.block_tables.to(device))
+
+    def copy_(self, source: DecodeInputs) -> None:
+        """Take over the contents of inputs of the same shape."""
+        self.integers.copy_(source.integers)
+        self.block_tables.copy_(source.block_tables)
 
 
 Forward = Callable[[DecodeInputs], torch.Tensor]
@@ -61,31 +81,16 @@ class Capture(Protocol):
         ...
 
 
-def decode_inputs(ids: npt.NDArray[np.uint32], rows: AttentionRows) -> DecodeInputs:
-    """The inputs of a step of chunks of one token, on the CPU."""
-    assert rows.tokens == len(ids) == len(rows.starts), "a decode step has one token a sequence"
-    tables = padded(rows.block_tables)
-    pages = tables[np.arange(len(ids)), rows.starts // PAGE_TOKENS].astype(np.int64)
-    return DecodeInputs(
-        torch.from_numpy(ids.astype(np.int64)),
-        torch.from_numpy(rows.starts),
-        torch.from_numpy(pages),
-        torch.from_numpy(rows.starts % PAGE_TOKENS),
-        torch.from_numpy(tables),
-        torch.from_numpy(rows.ends.astype(np.int32)),
-    )
-
-
 class DecodeGraphs:
     """Runs decode steps, padded to a bucket, through one graph for each bucket.
 
     Args:
-        forward: the step; it reads its inputs from the tensors it is given and nowhere else.
+        forward: the step; it reads its integers from the inputs it is given and nowhere else.
         buckets: batch sizes, ascending; larger steps run eagerly.
         device: of the model.
         blocks: most pages of one sequence.
         scratch_page: a page of no sequence. Rows that only pad write to it and read it.
-        capture: how a step is made repeatable; tests on a CPU repeat it eagerly.
+        capture: how a step is made repeatable; None for a CUDA graph.
     """
 
     def __init__(
@@ -101,54 +106,54 @@ class DecodeGraphs:
         self._forward = forward
         self._buckets = tuple(buckets)
         self._device = device
+        self._blocks = blocks
         self._scratch_page = scratch_page
         self._capture = capture or CudaCapture()
-        # Allocated once, at full size: smaller buckets are the first rows of these.
-        self._inputs = _empty(self._buckets[-1], blocks, device)
+        # Allocated once: a smaller bucket is the first rows of the largest.
+        self._inputs = padding(self._buckets[-1], blocks, scratch_page).to(device)
         self._steps: dict[int, Callable[[], torch.Tensor]] = {}
 
     def warm_up(self) -> None:
         """Capture every bucket, the largest first, so that the others fit into its memory."""
         for bucket in reversed(self._buckets):
-            _pad(self._inputs, 0, self._scratch_page)
             self._step(bucket)
 
     def run(self, inputs: DecodeInputs) -> torch.Tensor:
-        """The logits of the rows, [rows, vocabulary]: valid until the next call.
-
-        ``inputs`` may lie on the CPU.
-        """
+        """The logits, [rows, vocabulary], of ``inputs`` on the CPU; valid until the next call."""
         bucket = bucket_for(self._buckets, inputs.rows)
         if bucket is None:
             return self._forward(inputs.to(self._device))
-        fill(self._inputs, inputs, self._scratch_page)
+        filled = pad(inputs, bucket, self._blocks, self._scratch_page)
+        self._inputs.first(bucket).copy_(filled)
         return self._step(bucket)()[: inputs.rows]
 
     def _step(self, bucket: int) -> Callable[[], torch.Tensor]:
         if bucket not in self._steps:
-            self._steps[bucket] = self._capture(self._forward, _first(self._inputs, bucket))
+            self._steps[bucket] = self._capture(self._forward, self._inputs.first(bucket))
         return self._steps[bucket]
 
 
 class CudaCapture:
-    """CUDA graphs which share one pool of memory: no two of them run at once."""
+    """CUDA graphs that share one pool of memory: no two of them run at once."""
 
     def __init__(self) -> None:
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
 
     def __call__(self, forward: Forward, inputs: DecodeInputs) -> Callable[[], torch.Tensor]:
         """See ``Capture``."""
-        # Outside the graph and on another stream: libraries allocate workspaces and compile
-        # kernels on first use, which a capture does not allow.
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(2):
-                forward(inputs)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            logits = forward(inputs)
+        device = inputs.integers.device
+        with torch.cuda.device(device):
+            # Not in the graph, and on another stream: on first use libraries allocate
+            # workspaces and compile kernels, which a capture does not allow.
+            stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(2):
+                    forward(inputs)
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool):
+                logits = forward(inputs)
         self._pool = self._pool or graph.pool()
 
         def replay() -> torch.Tensor:
@@ -159,36 +164,31 @@ class CudaCapture:
 
 
 def repeat_eagerly(forward: Forward, inputs: DecodeInputs) -> Callable[[], torch.Tensor]:
-    """A ``Capture`` without a graph: the same buffers, the same padding, plain calls."""
+    """A ``Capture`` without a graph: the same buffers and the same padding, in plain calls."""
     return lambda: forward(inputs)
 
 
-def fill(buffers: DecodeInputs, inputs: DecodeInputs, scratch_page: int) -> None:
-    """Copy a step into the first rows of ``buffers``; the others become padding."""
-    rows, blocks = inputs.block_tables.shape
-    assert blocks <= buffers.block_tables.shape[1], "a sequence is longer than the context"
-    for field in fields(DecodeInputs):
-        source, target = getattr(inputs, field.name), getattr(buffers, field.name)
-        if source.dim() == 2:
-            target = target[:, :blocks]
-        target[:rows].copy_(source, non_blocking=True)
-    _pad(buffers, rows, scratch_page)
+def decode_inputs(ids: npt.NDArray[np.uint32], rows: AttentionRows) -> DecodeInputs:
+    """The inputs of a step whose chunks have one token each, on the CPU."""
+    assert rows.tokens == len(ids) == len(rows.starts), "a decode step has one token a sequence"
+    tables = padded(rows.block_tables)
+    pages = tables[np.arange(len(ids)), rows.starts // PAGE_TOKENS]
+    columns = (ids, rows.starts, pages, rows.starts % PAGE_TOKENS, rows.ends)
+    integers = np.stack([column.astype(np.int64) for column in columns], axis=1)
+    return DecodeInputs(torch.from_numpy(integers), torch.from_numpy(tables))
 
 
-def _pad(buffers: DecodeInputs, rows: int, scratch_page: int) -> None:
-    """Rows from ``rows`` on become a first token in the scratch page."""
-    for integers in (buffers.ids, buffers.positions, buffers.offsets):
-        integers[rows:] = 0
-    buffers.pages[rows:] = scratch_page
-    buffers.block_tables[rows:] = scratch_page
-    buffers.keys[rows:] = 1
+def padding(rows: int, blocks: int, scratch_page: int) -> DecodeInputs:
+    """Rows that store a first token in the scratch page and attend to it alone."""
+    integers = torch.tensor([0, 0, scratch_page, 0, 1]).repeat(rows, 1)
+    return DecodeInputs(integers, torch.full((rows, blocks), scratch_page, dtype=torch.int32))
 
 
-def _empty(rows: int, blocks: int, device: torch.device) -> DecodeInputs:
-    long = [torch.zeros(rows, dtype=torch.int64, device=device) for _ in range(4)]
-    tables = torch.zeros(rows, blocks, dtype=torch.int32, device=device)
-    return DecodeInputs(*long, tables, torch.ones(rows, dtype=torch.int32, device=device))
-
-
-def _first(inputs: DecodeInputs, rows: int) -> DecodeInputs:
-    return DecodeInputs(*(getattr(inputs, field.name)[:rows] for field in fields(inputs)))
+def pad(inputs: DecodeInputs, rows: int, blocks: int, scratch_page: int) -> DecodeInputs:
+    """The inputs as the first of ``rows`` rows, with block tables of ``blocks`` pages."""
+    used, pages = inputs.block_tables.shape
+    assert pages <= blocks, "a sequence is longer than the context"
+    padded = padding(rows, blocks, scratch_page)
+    padded.integers[:used] = inputs.integers
+    padded.block_tables[:used, :pages] = inputs.block_tables
+    return padded

@@ -12,27 +12,24 @@ from longspan.worker.generation.plan import SequenceId
 
 
 class Credit:
-    """A token bucket that fills with the tokens that are served, not with time.
+    """A bucket that fills with the work that is done, not with time.
 
     Args:
-        share: part of the served tokens that is earned.
-        burst_tokens: the most that is saved up; also what there is at first.
+        share: part of all work that is earned.
+        burst: the most that is saved up; also what there is at first.
+
+    Attributes:
+        balance: what may be spent now. It may be overdrawn by one token's work.
     """
 
-    def __init__(self, share: float, burst_tokens: int) -> None:
+    def __init__(self, share: float, burst: float) -> None:
         self._share = share
-        self._burst_tokens = burst_tokens
-        self._balance = float(burst_tokens)
+        self._burst = burst
+        self.balance = burst
 
-    @property
-    def tokens(self) -> int:
-        """What may be spent now."""
-        return int(self._balance)
-
-    def settle(self, *, served: int, spent: int) -> None:
-        """Close a step in which ``served`` tokens were prefilled, ``spent`` of them on credit."""
-        earned = self._balance + self._share * served - spent
-        self._balance = min(earned, float(self._burst_tokens))
+    def settle(self, *, done: float, spent: float) -> None:
+        """Close a step that did so much work, ``spent`` of it on credit."""
+        self.balance = min(self.balance + self._share * done - spent, self._burst)
 
 
 class DeficitRing:

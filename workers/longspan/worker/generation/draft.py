@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from longspan.worker.generation.limits import StepLimits
+from longspan.worker.generation.limits import SMALLEST_CHUNK, StepLimits
 from longspan.worker.generation.plan import Chunk, SequenceId, StepPlan
 from longspan.worker.generation.sequence import Sequence, SequenceState
+from longspan.worker.generation.work import Work
 from longspan.worker.kv.chain import PageKey
 
 
 class Draft:
     """Rows that grow until the step is full.
 
+    Args:
+        limits: tokens and rows of the step.
+        work_limit: work of the step; decode rows and a smallest chunk go beyond it.
+
     Attributes:
         left: tokens that are not given out yet.
+        work: cost of the rows.
         barred: sequences that get nothing in this step: they were evicted or cannot go on.
         hopeless: sequences that need more pages than there are.
     """
 
-    def __init__(self, limits: StepLimits) -> None:
+    def __init__(self, limits: StepLimits, work_limit: float) -> None:
         self.left = limits.budget_tokens
+        self.work = 0.0
+        self._cost = Work(limits.parity_tokens)
+        self._work_limit = work_limit
+        self._prefills = False
         self.barred: set[SequenceId] = set()
         self.hopeless: list[Sequence] = []
         self._limits = limits
@@ -35,7 +45,16 @@ class Draft:
         if sequence.sequence_id in self.barred:
             return 0
         has_row = sequence.sequence_id in self._ends or len(self._ends) < self._limits.sequences
-        return min(self.left, sequence.target - self.end(sequence)) if has_row else 0
+        if not has_row:
+            return 0
+        affordable = self.affordable(sequence, self._work_limit - self.work)
+        if not self._prefills:
+            affordable = max(affordable, SMALLEST_CHUNK)
+        return min(self.left, sequence.target - self.end(sequence), affordable)
+
+    def affordable(self, sequence: Sequence, work: float) -> int:
+        """Tokens of the sequence that cost at most ``work``."""
+        return self._cost.affordable(self.end(sequence), work)
 
     def end_of_own(self, sequence: Sequence, end: int) -> int:
         """``end``, or where a page begins that another row computes and that can be shared."""
@@ -52,6 +71,8 @@ class Draft:
         """Plan a sequence's positions up to ``end``; their pages are there."""
         start = self.end(sequence)
         self.left -= end - start
+        self.work += self._cost.of(start, end - start)
+        self._prefills |= sequence.state is not SequenceState.DECODING
         self._sequences[sequence.sequence_id] = sequence
         self._ends[sequence.sequence_id] = end
         for page in range(start // sequence.page_tokens, sequence.pages_for(end)):
@@ -64,6 +85,7 @@ class Draft:
         end = self._ends.pop(sequence.sequence_id, None)
         if end is not None:
             self.left += end - sequence.computed
+            self.work -= self._cost.of(sequence.computed, end - sequence.computed)
             del self._sequences[sequence.sequence_id]
             writers = self._writers.items()
             self._writers = {key: who for key, who in writers if who != sequence.sequence_id}

@@ -12,10 +12,24 @@ SHORT_TOKENS = 2048
 """A sequence that costs at most this many prefill tokens is short."""
 
 SHORT_SHARE = 0.2
-"""Part of the prefill tokens that short sequences may take from long ones, in the long run."""
+"""Part of the prefill work that short sequences may take from long ones, in the long run."""
 
-SHORT_BURST_TOKENS = 2 * SHORT_TOKENS
-"""What short sequences may take at once, above their share."""
+SHORT_BURST = 2.0 * SHORT_TOKENS
+"""Work that short sequences may have done at once, above their share."""
+
+ALONE_FACTOR = 4
+"""Work of a step that only prefills long sequences, in budgets; a limit deep in a text."""
+
+SHARED_FACTOR = 2
+SHARED_WORK = 1536
+"""Work of a step that prefills long sequences while others wait for its end, in budgets and
+at most: its length is a part of their latency."""
+
+SHARED_S = 10.0
+"""How long after one of those others the next one is expected."""
+
+SMALLEST_CHUNK = 16
+"""Tokens that the first prefill of a step gets however costly they are."""
 
 HEAD_START_S = 15.0
 """How much later a sequence may arrive and still go first, for each level of priority."""
@@ -31,6 +45,8 @@ class StepLimits:
     Attributes:
         budget_tokens: tokens of all chunks together.
         sequences: chunks.
+        parity_tokens: position of a token whose attention costs as much as all the rest of it;
+            about parameters / (2 x layers x heads x head size).
 
     Raises:
         ValueError: a limit is not positive.
@@ -38,7 +54,8 @@ class StepLimits:
 
     budget_tokens: int = 16_384
     sequences: int = 32
+    parity_tokens: int = 16_384
 
     def __post_init__(self) -> None:
-        if self.budget_tokens < 1 or self.sequences < 1:
+        if min(self.budget_tokens, self.sequences, self.parity_tokens) < 1:
             raise ValueError("a step takes at least one token and one sequence")

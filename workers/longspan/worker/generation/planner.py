@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from math import inf
 
 from longspan.worker.generation.draft import Draft
-from longspan.worker.generation.limits import StepLimits
+from longspan.worker.generation.limits import (
+    ALONE_FACTOR,
+    SHARED_FACTOR,
+    SHARED_S,
+    SHARED_WORK,
+    StepLimits,
+)
 from longspan.worker.generation.memory import Memory, victim
 from longspan.worker.generation.plan import SequenceId
 from longspan.worker.generation.prefills import PrefillShares, in_rank
@@ -31,6 +38,7 @@ class Planner:
         pages = limits.budget_tokens // QUANTA_PER_STEP // memory.page_tokens
         self._shares = PrefillShares(max(pages, 1) * memory.page_tokens)
         self._step = 0
+        self._shared_until = -inf
 
     def borrow(self, sequences: Collection[Sequence]) -> None:
         """Let every sequence that may go on take what the cache has for it."""
@@ -46,19 +54,28 @@ class Planner:
     def plan(self, sequences: Collection[Sequence], now: float) -> Draft:
         """Fill a step."""
         self._step += 1
-        draft = Draft(self._limits)
         waiting = self._waiting(sequences)
+        draft = Draft(self._limits, self._work_limit(sequences, now))
         self._decode(draft, sequences, bool(waiting), now)
 
         def grant(sequence: Sequence, tokens: int, *, whole_pages: bool) -> int:
             return self._grant(draft, sequence, tokens, whole_pages, sequences, now)
 
-        self._shares.serve(waiting, draft.left, grant)
+        self._shares.serve(waiting, draft, grant)
         return draft
 
     def order(self, sequences: Collection[Sequence]) -> tuple[SequenceId, ...]:
         """Sequences that wait for their prefill, as they would be served."""
         return self._shares.order(self._waiting(sequences))
+
+    def _work_limit(self, sequences: Collection[Sequence], now: float) -> float:
+        """Deep in a long text a full budget would make a step that others wait for too long."""
+        others = {s.state is SequenceState.DECODING or s.is_short for s in sequences if s.pending}
+        if len(others) == 2:
+            self._shared_until = now + SHARED_S
+        if now < self._shared_until:
+            return min(SHARED_FACTOR * self._limits.budget_tokens, SHARED_WORK)
+        return ALONE_FACTOR * self._limits.budget_tokens
 
     def _waiting(self, sequences: Collection[Sequence]) -> list[Sequence]:
         return [

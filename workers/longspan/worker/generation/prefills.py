@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Run
+from math import inf
 from typing import Protocol
 
 from longspan.worker.generation.deficit import Credit, DeficitRing
-from longspan.worker.generation.limits import SHORT_BURST_TOKENS, SHORT_SHARE
+from longspan.worker.generation.draft import Draft
+from longspan.worker.generation.limits import SHORT_BURST, SHORT_SHARE
 from longspan.worker.generation.plan import SequenceId
 from longspan.worker.generation.sequence import Sequence
 
@@ -23,34 +25,36 @@ class PrefillShares:
 
     Short ones (``SHORT_TOKENS``) are served one after the other by rank: by age, where each
     level of priority is a head start of ``HEAD_START_S`` seconds. While a long one waits too,
-    they live on a credit of ``SHORT_SHARE`` of all prefilled tokens, saved up to
-    ``SHORT_BURST_TOKENS``; what long ones leave is theirs for nothing. Long ones share by
-    deficit round robin, weighted by priority.
+    they live on a credit of ``SHORT_SHARE`` of all prefill work, saved up to ``SHORT_BURST``;
+    what long ones leave is theirs for nothing. Long ones share by deficit round robin over
+    tokens, weighted by priority.
 
-    Starvation bounds, in prefilled tokens. While a short sequence waits, short ones get all
-    but ``(1 - SHORT_SHARE) T + budget`` of any ``T`` tokens, and only those go before it that
-    arrived earlier, or at most ``HEAD_START_S`` times the levels of priority between them
-    later. While a long one waits, long ones get at least ``(1 - SHORT_SHARE) T -
-    SHORT_BURST_TOKENS`` of any ``T`` tokens. Of these, a long sequence of weight ``w`` with
-    ``R`` tokens to read needs ``k = ⌈R / wQ⌉ + 1`` turns, and each other one of weight ``v``
-    gets at most ``(k + 2) vQ`` tokens before they are over, whatever arrives; ``Q`` is the
-    quantum. Waiting turns into rank or turns: no priority ever has to be raised.
+    Starvation bounds. Of any work ``W`` that is done while a short sequence waits, short ones
+    get at least ``SHORT_SHARE * W`` less one step, and only those go before it that arrived
+    earlier, or later by at most ``HEAD_START_S`` times the levels of priority between them.
+    Of any work ``W`` that is done while a long one waits, long ones get at least
+    ``(1 - SHORT_SHARE) * W - SHORT_BURST``. Among these, a long sequence of weight ``w`` with
+    ``R`` tokens to read needs at most ``k = ⌈R / wQ⌉ + 1`` turns of the quantum ``Q``, and
+    another one of weight ``v`` gets at most ``(k + 2) vQ`` tokens before they are over,
+    whatever arrives. Waiting turns into rank and turns: no priority has to be raised.
     """
 
     def __init__(self, quantum_tokens: int) -> None:
         self._ring = DeficitRing(quantum_tokens)
-        self._credit = Credit(SHORT_SHARE, SHORT_BURST_TOKENS)
+        self._credit = Credit(SHORT_SHARE, SHORT_BURST)
 
-    def serve(self, waiting: Run[Sequence], budget_tokens: int, grant: Grant) -> None:
-        """Give out a step's budget."""
+    def serve(self, waiting: Run[Sequence], draft: Draft, grant: Grant) -> None:
+        """Give out what is left of a step."""
         short = in_rank(sequence for sequence in waiting if sequence.is_short)
         long = {sequence.sequence_id: sequence for sequence in waiting if not sequence.is_short}
         self._ring.keep({member: sequence.weight for member, sequence in long.items()})
-        credit = self._credit.tokens if long else budget_tokens
-        first = self._serve_short(short, min(credit, budget_tokens), grant)
-        served = first + self._serve_long(long, budget_tokens - first, grant)
-        served += self._serve_short(short, budget_tokens - served, grant)
-        self._credit.settle(served=served, spent=first if long else 0)
+        before = draft.work
+        if long:
+            self._serve_short(short, draft, self._credit.balance, grant)
+        spent = draft.work - before
+        self._serve_long(long, draft, grant)
+        self._serve_short(short, draft, inf, grant)
+        self._credit.settle(done=draft.work - before, spent=spent)
 
     def order(self, waiting: Run[Sequence]) -> tuple[SequenceId, ...]:
         """Waiting sequences as they would be served if nothing else came."""
@@ -61,28 +65,29 @@ class PrefillShares:
         long.sort(key=lambda sequence: turns.get(sequence.sequence_id, last))
         return tuple(sequence.sequence_id for sequence in [*in_rank(short), *long])
 
-    def _serve_short(self, short: Iterable[Sequence], tokens: int, grant: Grant) -> int:
-        left = tokens
+    def _serve_short(
+        self, short: Iterable[Sequence], draft: Draft, work: float, grant: Grant
+    ) -> None:
+        limit = draft.work + work
         for sequence in short:
-            if left == 0:
-                break
-            left -= grant(sequence, left, whole_pages=False)
-        return tokens - left
+            if draft.left <= 0 or draft.work >= limit:
+                return
+            tokens = draft.left
+            if work < inf:
+                tokens = max(draft.affordable(sequence, limit - draft.work), 1)
+            grant(sequence, tokens, whole_pages=False)
 
-    def _serve_long(self, long: dict[SequenceId, Sequence], tokens: int, grant: Grant) -> int:
-        left = tokens
+    def _serve_long(self, long: Mapping[SequenceId, Sequence], draft: Draft, grant: Grant) -> None:
         waiting = dict(long)
-        while waiting and left > 0:
+        while waiting and draft.left > 0:
             member = self._ring.next(waiting)
-            allowed = min(self._ring.deficit(member), left)
+            allowed = min(self._ring.deficit(member), draft.left)
             granted = grant(waiting[member], allowed, whole_pages=len(waiting) > 1)
-            left -= granted
             self._ring.spend(member, granted)
             if granted == 0:
                 del waiting[member]
             if granted < allowed or self._ring.deficit(member) == 0:
                 self._ring.pass_on(member)
-        return tokens - left
 
 
 def in_rank(sequences: Iterable[Sequence]) -> list[Sequence]:

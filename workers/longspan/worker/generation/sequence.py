@@ -116,8 +116,8 @@ class Sequence:
         output_tokens: delivered and sampled tokens.
         computed: positions whose KV is in its pages.
         borrowed: of those, positions whose page was taken from the cache.
-        reached: the most that ``computed`` ever was; below it nothing counts as cached.
-        cached_tokens: prompt tokens found in cached pages, and never computed for it.
+        reached: below it, positions were computed for it, and do not count as cached.
+        cached_tokens: prompt tokens found in cached pages instead.
         rank: who goes first; the smaller one. Age and priority in one number of seconds.
         resume_pages: pages that must be free before it goes on, after a preemption.
         last_step: the step that decoded its last token.
@@ -242,10 +242,10 @@ class Sequence:
         known = min(end, self.prompt_tokens) - max(self.reached, self.computed)
         self.cached_tokens += max(known, 0)
         self.borrowed += self.page_tokens
-        self.advance(end)
+        self.computed = end
 
     def advance(self, end: int) -> None:
-        """Have computed all positions below ``end``."""
+        """Have computed the positions up to ``end``."""
         self.computed = end
         self.reached = max(self.reached, end)
 
@@ -253,4 +253,4 @@ class Sequence:
         """Lose all pages; what is known is computed again."""
         self.move(Move.PREEMPT)
         self.block_table.clear()
-        self.computed = self.borrowed = 0
+        self.computed = self.borrowed = self.cached_tokens = 0

@@ -9,10 +9,11 @@ import torch
 from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.worker.attention.pool import PAGE_TOKENS
 from longspan.worker.attention.select import select_backend
-from longspan.worker.devices import choose_dtype, open_device
+from longspan.worker.devices import choose_dtype, has_bfloat16, open_device
 from longspan.worker.failures import StartFailure
 from longspan.worker.generation.kv_memory import page_count
 from longspan.worker.generation.limits import StepLimits
+from longspan.worker.generation.outputs import Outputs
 from longspan.worker.generation.runner import Runner
 from longspan.worker.generation.scheduler import Scheduler
 from longspan.worker.generation.self_check import self_check
@@ -21,8 +22,8 @@ from longspan.worker.kv.pages import PageTable
 from longspan.worker.models.decoder_files import DecoderFiles, find_decoder
 from longspan.worker.models.loading import load_decoder
 from longspan.worker.models.probe import LayerShape, probe
+from longspan.worker.models.upcast_linear import upcast_linears
 from longspan.worker.options import WorkerOptions
-from longspan.worker.sampling.output import Outputs
 from longspan.worker.served import Served
 
 LAYOUT = 1
@@ -45,6 +46,8 @@ def serve_decoder(options: WorkerOptions) -> Served:
     files = find_decoder(Path(options.model))
     dtype = choose_dtype(options.dtype, device)
     model = load_decoder(files, device=options.device, dtype=options.dtype)
+    if device.type == "cpu" and not (dtype is torch.bfloat16 and has_bfloat16(device)):
+        upcast_linears(model)
     if options.compile:
         model.compile(dynamic=True)
     shapes = probe(model, device)
@@ -53,13 +56,13 @@ def serve_decoder(options: WorkerOptions) -> Served:
     limits = step_limits(device, options.step_tokens)
     self_check(runner, vocabulary=files.vocabulary, step_tokens=limits.budget_tokens)
     space = PageSpace(files.fingerprint, _name(dtype), POLICY, LAYOUT)
-    outputs = Outputs(files.folder, files.vocabulary, files.stop_tokens)
+    outputs = Outputs(files)
     table = PageTable(pages)
     context = min(files.context_tokens, pages * PAGE_TOKENS)
     return Served(
         ready=_ready(files, dtype, device, pages, context),
         open=lambda: Generation(
-            runner, Scheduler(limits, table, context_tokens=context), outputs, space
+            runner, Scheduler(limits, table, context_tokens=context), table, outputs, space
         ),
     )
 
@@ -78,12 +81,13 @@ def _runner(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Runner:
+    widest = max(max(shape.d, shape.dv) for shape in shapes)
     try:
         layers = [shape.pages(pages, dtype=dtype, device=device) for shape in shapes]
     except (RuntimeError, torch.OutOfMemoryError) as error:
         reason = str(error).partition("\n")[0]
         raise StartFailure(f"out of memory for {pages} KV pages: {reason}") from error
-    return Runner(model, layers, select_backend(device, dtype, shapes))
+    return Runner(model, layers, select_backend(device, dtype, widest))
 
 
 def _ready(

@@ -20,7 +20,10 @@ from longspan.worker.generation.outcomes import (
 from longspan.worker.generation.plan import SequenceId
 from longspan.worker.generation.sequence import SequenceSpec
 from longspan.worker.kv.chain import KeySpace
-from longspan.worker.sampling.params import GrammarSpec, SamplingParams
+from longspan.worker.sampling.output import Output
+from longspan.worker.sampling.params import GrammarKind, GrammarSpec, SamplingParams
+
+TOKEN_BYTES = 4
 
 REASONS = {
     FinishReason.STOP: pb.FINISH_REASON_STOP,
@@ -28,27 +31,49 @@ REASONS = {
 }
 
 
-def tokens(data: bytes) -> npt.NDArray[np.uint32]:
+def tokens(data: bytes, vocabulary: int) -> npt.NDArray[np.uint32]:
     """Token ids from little-endian uint32.
 
     Raises:
-        ValueError: the bytes are no whole number of them.
+        ValueError: the bytes are no whole number of ids, or one is not of the model's.
     """
-    return np.frombuffer(data, "<u4").astype(np.uint32, copy=False)
+    ids = np.frombuffer(data, "<u4").astype(np.uint32, copy=False)
+    if len(ids) and ids.max() >= vocabulary:
+        raise ValueError(f"token {ids.max()}; the vocabulary has {vocabulary}")
+    return ids
 
 
-def spec(message: pb.Open, keys: KeySpace, max_tokens: int, now: float) -> SequenceSpec:
+def spec(
+    message: pb.Open,
+    keys: KeySpace,
+    prompt: npt.NDArray[np.uint32],
+    delivered: npt.NDArray[np.uint32],
+    params: SamplingParams,
+    now: float,
+) -> SequenceSpec:
     """What the scheduler needs to know of an Open."""
-    deadline_s = now + message.deadline_ms / 1000 if message.deadline_ms else None
     return SequenceSpec(
         sequence_id=SequenceId(message.job_id),
         keys=keys,
-        prompt=tokens(message.prompt),
+        prompt=prompt,
         sealed=message.sealed,
-        delivered=tokens(message.delivered),
-        max_tokens=max_tokens,
-        priority=message.priority or 2,
-        deadline_s=deadline_s,
+        delivered=delivered,
+        max_tokens=params.max_tokens,
+        priority=message.priority,
+        deadline_s=now + message.deadline_ms / 1000 if message.deadline_ms else None,
+    )
+
+
+def replayed(message: pb.Open, output: Output) -> pb.Event:
+    """The end of a sequence all of whose tokens were delivered by an earlier worker."""
+    assert output.finish is not None
+    return pb.Event(
+        finished=pb.Finished(
+            job_id=message.job_id,
+            reason=REASONS[output.finish],
+            prompt_tokens=len(message.prompt) // TOKEN_BYTES,
+            output_tokens=output.index,
+        )
     )
 
 
@@ -72,12 +97,12 @@ def sampling(message: pb.Sampling) -> SamplingParams:
 
 
 def _grammar(message: pb.Grammar) -> GrammarSpec:
-    kind = message.WhichOneof("kind")
-    return GrammarSpec(
-        json_schema=message.json_schema if kind == "json_schema" else None,
-        regex=message.regex if kind == "regex" else None,
-        begins_after=message.begins_after,
-    )
+    match message.WhichOneof("kind"):
+        case "json_schema":
+            return GrammarSpec(GrammarKind.JSON_SCHEMA, message.json_schema, message.begins_after)
+        case "regex":
+            return GrammarSpec(GrammarKind.REGEX, message.regex, message.begins_after)
+    raise ValueError("a grammar of no kind")
 
 
 def generated(

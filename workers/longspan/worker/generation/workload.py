@@ -5,17 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.worker import events
 from longspan.worker.generation import wire
-from longspan.worker.generation.outcomes import Outcome, Refused, Sampled
+from longspan.worker.generation.outcomes import FinishReason, Outcome, Refused, Sampled
+from longspan.worker.generation.outputs import Outputs
 from longspan.worker.generation.plan import SequenceId, StepPlan
 from longspan.worker.generation.runner import Runner
 from longspan.worker.generation.scheduler import Scheduler
 from longspan.worker.kv.chain import KeySpace
+from longspan.worker.kv.pages import PageTable
 from longspan.worker.sampling.grammar import BadGrammar
-from longspan.worker.sampling.output import Output, Outputs
-from longspan.worker.sampling.sampler import SamplingRow, sample
+from longspan.worker.sampling.output import Output
+from longspan.worker.sampling.row import SamplingRow
+from longspan.worker.sampling.sampler import sample
+from longspan.worker.workload import PageCounts
+
+BAD_GRAMMAR = "BAD_GRAMMAR"
+BAD_REQUEST = "BAD_REQUEST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +51,25 @@ class PageSpace:
 class Generation:
     """The sequences of one stream; see ``Workload``.
 
-    Every sequence of the scheduler has its output here, until its terminal event.
+    Every sequence of the scheduler has its output here, until its terminal event. A fault is
+    why a sequence fails where the scheduler only knows that it ends.
     """
 
     def __init__(
-        self, runner: Runner, scheduler: Scheduler, outputs: Outputs, space: PageSpace
+        self,
+        runner: Runner,
+        scheduler: Scheduler,
+        table: PageTable,
+        outputs: Outputs,
+        space: PageSpace,
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler
+        self._table = table
         self._outputs = outputs
         self._space = space
         self._open: dict[SequenceId, Output] = {}
+        self._faults: dict[SequenceId, tuple[str, str]] = {}
 
     @property
     def jobs(self) -> int:
@@ -62,6 +80,11 @@ class Generation:
     def running(self) -> Sequence[int]:
         """Sequences in the open step."""
         return self._scheduler.running
+
+    @property
+    def pages(self) -> PageCounts:
+        """Of the worker's whole pool."""
+        return PageCounts(self._table.used, self._table.cached)
 
     def handle(self, request: pb.ExecuteRequest, now: float) -> list[pb.Event]:
         """Take an Open, an Append or a Cancel."""
@@ -89,14 +112,15 @@ class Generation:
     def commit(self, plan: StepPlan, result: Sequence[int]) -> list[pb.Event]:
         """Give each sequence its token."""
         sampled: dict[SequenceId, Sampled] = {}
-        generated: list[pb.Event] = []
+        told: list[pb.Event] = []
         for sequence_id, token in zip(plan.sampled, result, strict=True):
             output = self._open[sequence_id]
             first = output.index
-            step = output.push(token)
-            sampled[sequence_id] = Sampled(token, step.finish)
-            generated.append(wire.generated(sequence_id, first, [token], step.text))
-        return generated + self._told(self._scheduler.commit(plan, sampled))
+            finish, text = self._push(sequence_id, output, token)
+            sampled[sequence_id] = Sampled(token, finish)
+            if sequence_id not in self._faults:
+                told.append(wire.generated(sequence_id, first, [token], text))
+        return told + self._told(self._scheduler.commit(plan, sampled))
 
     def events(self) -> list[pb.Event]:
         """Ends and progress outside of steps."""
@@ -111,20 +135,23 @@ class Generation:
         for sequence_id in list(self._open):
             self._scheduler.cancel(sequence_id)
         self._open.clear()
+        self._faults.clear()
 
     def _begin(self, message: pb.Open, now: float) -> list[pb.Event]:
         sequence_id = SequenceId(message.job_id)
         try:
             params = wire.sampling(message.sampling)
             output = self._outputs.open(params)
-            delivered = wire.tokens(message.delivered)
-            output.replay(delivered.tolist())
-            spec = wire.spec(message, self._space.of(message.tenant), params.max_tokens, now)
-            self._scheduler.open(spec, now)
+            delivered = self._tokens(message.delivered)
+            if output.replay(delivered.tolist()) is not None:
+                return [wire.replayed(message, output)]
+            prompt = self._tokens(message.prompt)
+            keys = self._space.of(message.tenant)
+            self._scheduler.open(wire.spec(message, keys, prompt, delivered, params, now), now)
         except BadGrammar as error:
-            return [events.failed(sequence_id, "BAD_GRAMMAR", str(error))]
+            return [events.failed(sequence_id, BAD_GRAMMAR, str(error))]
         except ValueError as error:
-            return [events.failed(sequence_id, "BAD_REQUEST", str(error))]
+            return [events.failed(sequence_id, BAD_REQUEST, str(error))]
         except Refused as refusal:
             return [events.failed(sequence_id, refusal.reason.value, str(refusal))]
         self._open[sequence_id] = output
@@ -132,16 +159,53 @@ class Generation:
 
     def _append(self, message: pb.Append) -> list[pb.Event]:
         sequence_id = SequenceId(message.job_id)
-        self._scheduler.append(sequence_id, wire.tokens(message.tokens), seal=message.seal)
+        try:
+            tokens = self._tokens(message.tokens)
+        except ValueError as error:
+            return self._fail(sequence_id, BAD_REQUEST, str(error))
+        self._scheduler.append(sequence_id, tokens, seal=message.seal)
         return self._told(self._scheduler.outcomes())
+
+    def _tokens(self, data: bytes) -> npt.NDArray[np.uint32]:
+        return wire.tokens(data, self._outputs.vocabulary)
 
     def _row(self, sequence_id: SequenceId) -> SamplingRow:
         output = self._open[sequence_id]
-        return SamplingRow(output.params, output.index, output.mask())
+        try:
+            return output.row()
+        except BadGrammar as error:
+            self._faults[sequence_id] = (BAD_GRAMMAR, str(error))
+            return SamplingRow(output.params, output.index)
+
+    def _push(
+        self, sequence_id: SequenceId, output: Output, token: int
+    ) -> tuple[FinishReason | None, str]:
+        """Why the sequence ends, if it does, and its new text."""
+        if sequence_id in self._faults:
+            return FinishReason.STOP, ""
+        try:
+            step = output.push(token)
+        except BadGrammar as error:
+            self._faults[sequence_id] = (BAD_GRAMMAR, str(error))
+            return FinishReason.STOP, ""
+        return step.finish, step.text
+
+    def _fail(self, sequence_id: SequenceId, reason: str, message: str) -> list[pb.Event]:
+        """End a sequence for a reason that the scheduler knows nothing of."""
+        if sequence_id not in self._open:
+            return []
+        self._faults[sequence_id] = (reason, message)
+        outcome = self._scheduler.cancel(sequence_id)
+        return self._told([outcome] if outcome else [])
 
     def _told(self, outcomes: Sequence[Outcome]) -> list[pb.Event]:
         """Events of outcomes; a sequence that ended is forgotten."""
-        for outcome in outcomes:
-            if wire.is_end(outcome):
-                self._open.pop(outcome.sequence_id, None)
-        return [wire.event(outcome) for outcome in outcomes]
+        return [self._event(outcome) for outcome in outcomes]
+
+    def _event(self, outcome: Outcome) -> pb.Event:
+        if not wire.is_end(outcome):
+            return wire.event(outcome)
+        sequence_id = outcome.sequence_id
+        self._open.pop(sequence_id, None)
+        fault = self._faults.pop(sequence_id, None)
+        return events.failed(sequence_id, *fault) if fault else wire.event(outcome)

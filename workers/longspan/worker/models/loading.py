@@ -35,7 +35,7 @@ def load_decoder(files: DecoderFiles, *, device: str, dtype: str) -> torch.nn.Mo
     chosen = choose_dtype(dtype, target)
     architecture = find_architecture(files.folder)
     needed = weight_bytes(read_headers(find_shards(files.folder)), chosen.itemsize)
-    for place in {torch.device("cpu"), target}:
+    for place in dict.fromkeys((torch.device("cpu"), target)):
         check_memory(files, place, needed=needed, free=free_bytes(place))
     try:
         return _load(files, architecture, chosen).to(target).eval().requires_grad_(False)
@@ -67,8 +67,8 @@ def _out_of_memory(
 
 def _load(files: DecoderFiles, architecture: Architecture, dtype: torch.dtype) -> torch.nn.Module:
     from safetensors import SafetensorError
-    from transformers import Mxfp4Config
     from transformers.utils import logging
+    from transformers.utils.quantization_config import Mxfp4Config
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]

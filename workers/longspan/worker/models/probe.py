@@ -59,8 +59,8 @@ class Probe(Cache):
         **__: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Note the shapes."""
-        _, kv_heads, _, d = key_states.shape
-        self._shapes[layer_idx] = (kv_heads, d, value_states.shape[-1])
+        kv_heads, d = key_states.shape[1], key_states.shape[3]
+        self._shapes[layer_idx] = (kv_heads, d, value_states.shape[3])
         return key_states, value_states
 
     def get_seq_length(self, layer_idx: int = 0) -> int:

@@ -1,0 +1,119 @@
+"""Random Qwen2 models to measure with: of a size that is chosen, with a tokenizer that fits."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.texts import REPOSITORY
+
+QWEN_TOKENIZER = REPOSITORY.parent / "shared" / "data" / "tokenizers" / "qwen" / "tokenizer.json"
+QWEN_VOCABULARY = 151_936
+CONTEXT_TOKENS = 131_072
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSize:
+    """A Qwen2's sizes; 64 or 128 floats a head, as real ones have."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    vocabulary: int
+    tied: bool = True
+
+    def kv_floats(self) -> int:
+        """Floats that all layers keep for one token."""
+        return 2 * self.layers * self.kv_heads * (self.hidden // self.heads)
+
+
+HUNDRED_MILLION = ModelSize(
+    hidden=768, intermediate=2560, layers=12, heads=12, kv_heads=2, vocabulary=32_000
+)
+SMALL = ModelSize(
+    hidden=256, intermediate=768, layers=4, heads=4, kv_heads=2, vocabulary=QWEN_VOCABULARY
+)
+TINY = ModelSize(hidden=64, intermediate=192, layers=2, heads=1, kv_heads=1, vocabulary=32_000)
+QWEN_1_5B = ModelSize(
+    hidden=1536,
+    intermediate=8960,
+    layers=28,
+    heads=12,
+    kv_heads=2,
+    vocabulary=QWEN_VOCABULARY,
+    tied=False,
+)
+QWEN_7B = ModelSize(
+    hidden=3584,
+    intermediate=18_944,
+    layers=28,
+    heads=28,
+    kv_heads=4,
+    vocabulary=152_064,
+    tied=False,
+)
+"""R1-Distill-Qwen-1.5B and -7B: their embeddings are not tied."""
+
+
+def write_model(
+    size: ModelSize, folder: Path, *, dtype: str = "float32", device: str = "cpu"
+) -> Path:
+    """Write a random model that never ends an answer by itself; returns ``folder``.
+
+    The same size gives the same weights on the same device.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    config = AutoConfig.for_model(
+        "qwen2",
+        hidden_size=size.hidden,
+        intermediate_size=size.intermediate,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.kv_heads,
+        vocab_size=size.vocabulary,
+        tie_word_embeddings=size.tied,
+        max_position_embeddings=CONTEXT_TOKENS,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    with torch.random.fork_rng(), torch.device(device):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    model.generation_config = GenerationConfig(eos_token_id=None)
+    model.save_pretrained(folder)
+    write_tokenizer(size.vocabulary, folder)
+    return folder
+
+
+def write_tokenizer(vocabulary: int, folder: Path) -> None:
+    """Qwen's own for a vocabulary of its size where the machine has it, else one made of pairs."""
+    if vocabulary >= QWEN_VOCABULARY and QWEN_TOKENIZER.exists():
+        shutil.copyfile(QWEN_TOKENIZER, folder / "tokenizer.json")
+    else:
+        _write_pairs(vocabulary, folder)
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), "utf-8")
+
+
+def _write_pairs(vocabulary: int, folder: Path) -> None:
+    """A byte-level BPE of single bytes and pairs of bytes: no training, every id has a text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = list(
+        itertools.islice(itertools.product(letters, letters), max(vocabulary - len(letters), 0))
+    )
+    tokens = [*letters, *(left + right for left, right in merges)]
+    ids = {token: number for number, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocab=ids, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))

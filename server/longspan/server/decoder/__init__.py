@@ -1,0 +1,1 @@
+"""Answers that a decoder model writes: prompts, sequences on workers, quotations checked."""

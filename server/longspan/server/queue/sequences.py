@@ -1,0 +1,199 @@
+"""The asyncio shell between callers that generate text and the decoder workers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from longspan.internal.v1 import worker_service_pb2 as pb
+from longspan.server.errors import DeadlineExceeded
+from longspan.server.pool.config import PoolConfig
+from longspan.server.pool.lifecycle import Death, WorkerState
+from longspan.server.pool.quarantine import Quarantine
+from longspan.server.pool.worker import Worker
+from longspan.server.queue.assignment import Assignment
+from longspan.server.queue.base import BaseDispatcher
+from longspan.server.queue.fair_queue import QueueLimits
+from longspan.server.queue.homes import Homes
+from longspan.server.queue.job import Job, JobId, Subject
+from longspan.server.queue.placement import next_placement
+from longspan.server.queue.prompt import Prompt
+from longspan.server.queue.request import RequestInfo
+from longspan.server.queue.sequence import Feed, Sequence
+from longspan.server.queue.sequence_wire import (
+    MESSAGE_TOKENS,
+    append_command,
+    end_of,
+    open_command,
+)
+from longspan.server.queue.window import Window
+from longspan.server.queue.wire import cancel_command
+
+_log = logging.getLogger(__name__)
+
+
+class SequenceDispatcher(BaseDispatcher[Sequence]):
+    """Feeds decoder workers; every sequence ends exactly once.
+
+    A worker is sent the prompt as it grows. When it dies, the next one is sent the prompt
+    so far and the tokens that came, and goes on behind them: the caller sees a pause.
+    """
+
+    def __init__(
+        self,
+        config: PoolConfig,
+        limits: QueueLimits,
+        *,
+        quarantine: Quarantine | None = None,
+        health_changed: Callable[[bool], None] | None = None,
+    ) -> None:
+        super().__init__(config, limits, quarantine=quarantine, health_changed=health_changed)
+        self._homes: Homes[Worker] = Homes()
+
+    @asynccontextmanager
+    async def open(
+        self, request: RequestInfo, sampling: pb.Sampling, prefix: NDArray[np.uint32]
+    ) -> AsyncIterator[Sequence]:
+        """A sequence that begins with ``prefix``; cancelled when the block is left early.
+
+        Raises:
+            PromptTooLong: the model does not even read the prefix.
+            QueueFull: too much waits already.
+            DocumentQuarantined: the document killed a worker twice.
+            WorkersUnavailable: all workers failed for good.
+            Draining: the server stops.
+        """
+        self.check(request.subject)
+        assert self.model is not None, "wait_ready comes first"
+        prompt = Prompt(self.model.max_tokens)
+        prompt.append(prefix)
+        job = self._job(request, max(1, min(request.tokens, self.model.max_tokens)))
+        sequence = Sequence(job, request, sampling, prompt, self._grew)
+        self._admit(sequence)
+        try:
+            yield sequence
+        finally:
+            self._forget(sequence)
+
+    def known_as(self, sequence: Sequence, subject: Subject) -> None:
+        """The document has another name from now on, under which it will be asked for again.
+
+        Raises:
+            DocumentQuarantined: it killed a worker twice, under either name.
+        """
+        if self._quarantine.error(sequence.document, self._loop.time()) is not None:
+            self.quarantine(subject)
+        self.check(subject)
+        sequence.document = subject
+        worker = self._holder(sequence.job.job_id)
+        if worker is not None:
+            self._homes.settle(subject, worker)
+
+    def probation(self) -> list[JobId]:
+        """Sequences on a worker that may not get another beside them yet."""
+        windows = self._windows.values()
+        return [window.exclusive for window in windows if window.exclusive is not None]
+
+    def _next(
+        self, windows: Mapping[Worker, Window], now: float
+    ) -> tuple[Worker, Assignment] | None:
+        suspects = self._quarantine.suspects
+        return next_placement(self._queue, windows, suspects, self._home, now)
+
+    def _home(self, job: Job) -> Worker | None:
+        return self._homes.of(self._works[job.job_id].document)
+
+    def _give(self, worker: Worker, work: Sequence, *, alone: bool) -> None:
+        prompt = work.prompt
+        given = min(len(prompt), MESSAGE_TOKENS)
+        work.feed = Feed(given, sealed=prompt.sealed and given == len(prompt))
+        self._homes.settle(work.document, worker)
+        command = open_command(
+            work.job,
+            work.sampling,
+            prompt=prompt.part(0, given),
+            sealed=work.feed.sealed,
+            delivered=work.output.ids,
+            now=self._loop.time(),
+        )
+        worker.send(command)
+        self._feed_more(worker, work)
+
+    def _grew(self, sequence: Sequence) -> None:
+        worker = self._holder(sequence.job.job_id)
+        if worker is not None and worker.state is WorkerState.READY:
+            self._feed_more(worker, sequence)
+
+    def _feed_more(self, worker: Worker, sequence: Sequence) -> None:
+        """Queue an Append for what the worker does not have, unless one waits already."""
+        feed = sequence.feed
+        assert feed is not None
+        if feed.waiting or feed.sealed or not _behind(feed, sequence.prompt):
+            return
+        feed.waiting = True
+        worker.send(partial(self._append, worker, sequence, feed))
+
+    def _append(self, worker: Worker, sequence: Sequence, feed: Feed) -> pb.ExecuteRequest | None:
+        """Make the Append that waited, with all that has come meanwhile."""
+        feed.waiting = False
+        if sequence.feed is not feed or not sequence.waits:
+            return None
+        prompt, start = sequence.prompt, feed.tokens
+        feed.tokens = min(len(prompt), start + MESSAGE_TOKENS)
+        feed.sealed = prompt.sealed and feed.tokens == len(prompt)
+        tokens = prompt.part(start, feed.tokens)
+        self._grew(sequence)
+        return append_command(sequence.job, tokens, seal=feed.sealed)
+
+    def _answered(self, worker: Worker, work: Sequence, event: pb.Event) -> None:
+        if event.HasField("prefilled"):
+            self._prefilled(worker, work, event.prefilled)
+        elif event.HasField("generated"):
+            self._generated(worker, work, event.generated)
+        elif (end := end_of(event, work.sampling)) is not None:
+            self._ended(worker, work.job.job_id)
+            work.output.end(end)
+            self._pump()
+
+    def _prefilled(self, worker: Worker, sequence: Sequence, event: pb.Prefilled) -> None:
+        length = len(sequence.prompt)
+        sequence.prefilled = max(sequence.prefilled, min(event.tokens, length))
+        sequence.cached = max(sequence.cached, min(event.cached, length))
+        self._reached(worker, sequence, event.tokens)
+
+    def _generated(self, worker: Worker, sequence: Sequence, event: pb.Generated) -> None:
+        output = sequence.output
+        if not output.add(event.first, event.tokens, event.text, self._loop.time()):
+            if sequence.waits:
+                _log.warning("%s sent tokens from %d, out of order", worker.name, event.first)
+            return
+        if output.crowded:
+            self._fail(sequence, DeadlineExceeded("the answer waits, and nobody reads it"))
+            worker.send(cancel_command(sequence.job.job_id))
+        self._reached(worker, sequence, len(sequence.prompt) + output.tokens)
+
+    def _reached(self, worker: Worker, sequence: Sequence, tokens: int) -> None:
+        if sequence.reached(tokens):
+            self._clear(worker, sequence.job.job_id)
+
+    def _clear(self, worker: Worker, job_id: JobId) -> None:
+        """The suspect has got beyond the place where its worker died."""
+        self._quarantine.cleared(job_id)
+        self._windows[worker].relieve(job_id)
+        self._pump()
+
+    def _lost(self, work: Sequence, worker: Worker) -> None:
+        work.lost()
+
+    def _died(self, worker: Worker, death: Death) -> None:
+        self._homes.lose(worker)
+        super()._died(worker, death)
+
+
+def _behind(feed: Feed, prompt: Prompt) -> bool:
+    return feed.tokens < len(prompt) or (prompt.sealed and not feed.sealed)

@@ -1,0 +1,148 @@
+"""Holds a text to a JSON schema or a regular expression, one token at a time, by llguidance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from tokenizers import Tokenizer
+
+from longspan.worker.failures import StartFailure
+from longspan.worker.sampling.params import GrammarKind, GrammarSpec
+
+WHITESPACE = r"[\x20\x0A\x0D\x09]{1,32}"
+"""Between the parts of JSON; bounded, or a model could go on with blanks for ever."""
+
+AFTER_REASONING = "start: blank? @{answer}\nblank: /[ \\t\\r\\n]{1,8}/"
+"""White space may stand between the text that a grammar begins after and what it governs."""
+
+WORD_BITS = 32
+
+
+class BadGrammar(Exception):
+    """A grammar does not compile, grew too large, or cannot go on; llguidance says why."""
+
+
+class Grammars:
+    """Compiles grammars for one model's tokens. Slow to make: about a second.
+
+    Args:
+        tokenizer: of the model.
+        vocabulary: width of the model's logits; tokens from there on are never allowed.
+        stop_tokens: the model's own; a complete text allows them.
+
+    Raises:
+        StartFailure: llguidance cannot read this tokenizer.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, vocabulary: int, stop_tokens: Iterable[int]) -> None:
+        stops = list(stop_tokens)
+        size = max(vocabulary, max(tokenizer.get_vocab().values(), default=-1) + 1)
+        try:
+            self._tokens = LLTokenizer(tokenizer.to_str(), n_vocab=size, eos_token=stops or None)
+        except ValueError as error:
+            raise StartFailure(f"no grammars with this tokenizer: {error}") from error
+        self._limits = LLParserLimits(verbose_errors=False)
+        self._free_mask = _all_but(self._tokens.eos_tokens, size)
+
+    def compile(self, spec: GrammarSpec) -> Constraint:
+        """A constraint at its beginning.
+
+        Raises:
+            BadGrammar: it does not compile.
+        """
+        grammar = _grammar(spec)
+        matcher = LLMatcher(self._tokens, grammar, log_level=0, limits=self._limits)
+        _check(matcher)
+        return Constraint(matcher, self._tokens, spec.begins_after.encode(), self._free_mask)
+
+
+class Constraint:
+    """What one sequence may say next.
+
+    Where the grammar begins later, everything but the model's stop tokens is allowed until then.
+    The text that it waits for may be a special token; what follows in the token that completes
+    it is the first that the grammar governs.
+    """
+
+    def __init__(
+        self, matcher: LLMatcher, tokens: LLTokenizer, begins_after: bytes, free_mask: torch.Tensor
+    ) -> None:
+        self._matcher = matcher
+        self._tokens = tokens
+        self._awaited = begins_after
+        self._tail = b""
+        self._free_mask = free_mask
+
+    @property
+    def finished(self) -> bool:
+        """True when the text is complete and nothing may follow."""
+        return not self._awaited and bool(self._matcher.is_stopped())
+
+    def mask(self) -> torch.Tensor:
+        """The tokens allowed next, a bit each, lowest first: int32 [vocabulary / 32] or longer.
+
+        Raises:
+            BadGrammar: the grammar needs more than llguidance's limits.
+        """
+        if self._awaited:
+            return self._free_mask
+        bits = self._matcher.compute_bitmask()
+        _check(self._matcher)
+        return torch.frombuffer(bytearray(bits), dtype=torch.int32)
+
+    def accept(self, token: int) -> None:
+        """Go on behind a token that is no stop token.
+
+        Raises:
+            BadGrammar: the grammar does not allow it.
+        """
+        if self._awaited:
+            self._wait(self._tokens.decode_bytes([token]))
+        else:
+            self._consume([token])
+
+    def _wait(self, text: bytes) -> None:
+        self._tail += text
+        before, found, rest = self._tail.partition(self._awaited)
+        if found:
+            self._awaited = self._tail = b""
+            self._consume(self._tokens.tokenize_bytes(rest))
+        else:
+            self._tail = before[max(0, len(before) - len(self._awaited) + 1) :]
+
+    def _consume(self, tokens: list[int]) -> None:
+        self._matcher.consume_tokens(tokens)
+        _check(self._matcher)
+
+
+def _grammar(spec: GrammarSpec) -> str:
+    if spec.kind is GrammarKind.REGEX:
+        grammar = LLMatcher.grammar_from_regex(spec.source)
+    else:
+        options: Any = {"whitespace_pattern": WHITESPACE}
+        try:
+            grammar = LLMatcher.grammar_from_json_schema(spec.source, overrides=options)
+        except ValueError as error:
+            raise BadGrammar(str(error)) from error
+    if not spec.begins_after:
+        return grammar
+    (answer,) = json.loads(grammar)["grammars"]
+    start = {"lark_grammar": AFTER_REASONING.format(answer=answer["name"])}
+    return json.dumps({"grammars": [start, answer]})
+
+
+def _check(matcher: LLMatcher) -> None:
+    if matcher.is_error():
+        raise BadGrammar(matcher.get_error())
+
+
+def _all_but(tokens: Iterable[int], size: int) -> torch.Tensor:
+    """A mask that allows every token below ``size`` but these."""
+    words = torch.full((-(-size // WORD_BITS),), -1, dtype=torch.int32)
+    for token in tokens:
+        words[token // WORD_BITS] &= ~(1 << token % WORD_BITS)
+    return words
