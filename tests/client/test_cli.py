@@ -99,8 +99,11 @@ async def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
 
 async def test_ctrl_c_cancels_the_call_and_is_status_130() -> None:
     async with running_peer() as (peer, target):
-        peer.script.failures = deque([Hang()])
-        process = await start("summarize", "doc_1", server=target)
+        peer.script.answer_failures = deque([(0, Hang())])
+        process = await start("summarize", peer.add(b"x"), "--json", server=target)
+        # Once a report was printed: interrupted while it opens a call, grpc does not close.
+        assert process.stdout is not None
+        assert b"progress" in await asyncio.wait_for(process.stdout.readline(), 20)
         await asyncio.wait_for(peer.hanging.wait(), 20)
         process.send_signal(signal.SIGINT)
         out, err = await process.communicate()
@@ -152,3 +155,11 @@ async def test_a_local_server_that_cannot_start_says_why() -> None:
     assert done.status == 1
     assert done.err.startswith("longspan: the local server ended with status")
     assert done.err.count("\n") == 1
+
+
+async def test_a_local_server_loads_the_model_that_is_named() -> None:
+    """What the server says of the model reaches the one who named it."""
+    done = await longspan("docs", "--local", "--model", "no/such/folder", encoder="none")
+    assert done.status == 1
+    assert done.err.startswith("longspan: the local server ended with status")
+    assert "no/such/folder" in done.err

@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.pre_tokenizers import ByteLevel, Split
+from tokenizers.pre_tokenizers import Sequence as PreTokenizers
 from tokenizers.trainers import BpeTrainer
 
 from longspan.server.pool.config import PoolConfig
 from longspan.server.queue.sequences import SequenceDispatcher
+from longspan.server.text.cuts import QWEN2
 from longspan.v1 import document_pb2
 from longspan.v1 import inference_service_pb2 as pb
 from tests.e2e.workers import serving_with
@@ -33,7 +35,9 @@ def model_folder(folder: Path, *, thinks: bool = False) -> Path:
     """A folder with all that the server reads of a model: a tokenizer and a chat template."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer(BPE())
-    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    split = Split(Regex(QWEN2), "isolated")
+    byte_level = ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = PreTokenizers([split, byte_level])
     tokenizer.decoder = ByteLevelDecoder()
     trainer = BpeTrainer(
         vocab_size=600,

@@ -154,8 +154,10 @@ async def test_a_prompt_beyond_the_context_is_refused_before_the_upload_ends(
     async with generating(tmp_path, stories("--context", "500")) as serving:
         call = serving.inference.Analyze()
         await call.write(analyze_header(prompt()))
+        for chunk in chunks(AGREEMENT[:6000], 1000):
+            await call.write(pb.AnalyzeRequest(chunk=chunk))
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await asyncio.gather(_send_slowly(call), hear(call))
+            await asyncio.wait_for(hear(call), 10.0)
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert reason(refused.value) == "PROMPT_TOO_LONG"
         document = await store(serving.documents, AGREEMENT)
@@ -164,14 +166,6 @@ async def test_a_prompt_beyond_the_context_is_refused_before_the_upload_ends(
         assert refusal is not None
         assert refusal.reason == "PROMPT_TOO_LONG"
         assert refusal.metadata["limit_tokens"] == "500"
-
-
-async def _send_slowly(call: grpc.aio.StreamStreamCall[object, object]) -> None:
-    for chunk in chunks(AGREEMENT, 1000):
-        if call.done():
-            return
-        await call.write(pb.AnalyzeRequest(chunk=chunk))
-        await asyncio.sleep(0.02)
 
 
 async def _refusal(serving: Serving, task: pb.Task) -> Refusal:

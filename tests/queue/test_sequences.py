@@ -120,7 +120,7 @@ async def test_a_prompt_beyond_the_context_is_refused_when_it_is_counted() -> No
         ("PROMPT_TOO_LONG", PromptTooLong),
         ("OUT_OF_PAGES", PromptTooLong),
         ("BAD_GRAMMAR", InvalidRequest),
-        ("DEADLINE", DeadlineExceeded),
+        ("DEADLINE_EXCEEDED", DeadlineExceeded),
         ("QUEUE_FULL", QueueFull),
         ("SOMETHING_ELSE", GenerationFailed),
     ],
@@ -158,15 +158,15 @@ async def test_a_worker_has_at_most_a_window_of_sequences_and_positions_count_do
 async def test_a_full_queue_refuses() -> None:
     """What the queue's bound does not hold is refused with advice when to come back."""
     limits = QueueLimits(tokens=250, tenant_share=1.0)
-    async with telling(stories("--step-s", "0.01", window_jobs=1), limits) as dispatcher:
-        async with (
-            dispatcher.open(request(), FOREVER, ids(1)),
-            dispatcher.open(request(), FOREVER, ids(1)),
-            dispatcher.open(request(), FOREVER, ids(1)),
-        ):
-            with pytest.raises(QueueFull):
-                async with dispatcher.open(request(), FOREVER, ids(1)):
-                    pass
+    async with (
+        telling(stories("--step-s", "0.01", window_jobs=1), limits) as dispatcher,
+        dispatcher.open(request(), FOREVER, ids(1)),
+        dispatcher.open(request(), FOREVER, ids(1)),
+        dispatcher.open(request(), FOREVER, ids(1)),
+    ):
+        with pytest.raises(QueueFull):
+            async with dispatcher.open(request(), FOREVER, ids(1)):
+                pass
 
 
 async def test_sequences_about_one_document_go_to_the_worker_that_has_read_it() -> None:
@@ -197,14 +197,16 @@ async def test_each_worker_is_started_for_its_slot() -> None:
 
 async def test_text_that_nobody_reads_is_bounded() -> None:
     """A caller that lets too much text wait is cut off, and its worker is told."""
-    async with telling(stories("--say", "x" * 3, "--chunk", "9")) as dispatcher:
-        async with dispatcher.open(request(), pb.Sampling(max_tokens=9), ids(1)) as sequence:
-            sequence.output.add(0, b"", "x" * (1 << 20), 0.0)
-            sequence.seal(ids(1))
-            await until(lambda: sequence.output.ended)
-            assert len(await sequence.read() or "") == (1 << 20) + 1
-            with pytest.raises(DeadlineExceeded, match="nobody reads"):
-                await sequence.read()
+    async with (
+        telling(stories("--say", "x" * 3, "--chunk", "9")) as dispatcher,
+        dispatcher.open(request(), pb.Sampling(max_tokens=9), ids(1)) as sequence,
+    ):
+        sequence.output.add(0, b"", "x" * (1 << 20), 0.0)
+        sequence.seal(ids(1))
+        await until(lambda: sequence.output.ended)
+        assert len(await sequence.read() or "") == (1 << 20) + 1
+        with pytest.raises(DeadlineExceeded, match="nobody reads"):
+            await sequence.read()
 
 
 async def test_stopping_ends_everyone_who_waits() -> None:

@@ -90,6 +90,7 @@ def test_a_quotation_is_part_of_the_answer_between_marks(text: str) -> None:
         ("**“the rent is due monthly”**", ["the rent is due monthly"]),
         ("“the tenant’s rent isn't due yet”", ["the tenant’s rent isn't due yet"]),
         ('A 5" pipe and a 7" pipe are not quoted here.', []),
+        ('A 5"x7 frame that is not quoted and a 9"x3 frame', []),
         ("The \"Term\" and the “Effective Date” are defined, 'the rent is due monthly' not.", []),
         ('“he said "the rent is due" to me”', ['he said "the rent is due" to me']),
         ('"he said "the rent is due" to me"', ['he said "the rent is due" to me']),
@@ -140,6 +141,8 @@ def test_the_normal_form_is_reached_once(text: str) -> None:
 
 
 @given(TEXTS | ASCII)
+@example("合同 终止")
+@example("exam-\nple")
 def test_a_text_may_be_normalised_in_parts(text: str) -> None:
     """Both sides of every safe cut, alone."""
     for match in SAFE_CUT.finditer(text, 1):

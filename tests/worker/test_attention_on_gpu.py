@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -30,7 +32,7 @@ ON_GPU = torch.device("cuda")
 def backend_of(kind: Kind, head_dim: int) -> Backend:
     """The backend of this kind, or a skip that says what is missing."""
     machine = probe(ON_GPU)
-    alone = type(machine)(machine.device, machine.capability, machine.installed & {kind})
+    alone = replace(machine, installed=machine.installed & {kind})
     if kind is not Kind.TILED and choose(alone, half=True, head_dim=head_dim) is not kind:
         pytest.skip(f"{kind} is not installed, or not for this GPU and heads of {head_dim}")
     return make_backend(kind, capability=machine.capability)

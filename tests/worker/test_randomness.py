@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longspan.worker.sampling.randomness import uniform
@@ -12,6 +12,7 @@ KNOWN = [0.8428104653763138, 0.4811279317353321, 0.15182322051545571]
 SEEDS = st.integers(0, (1 << 64) - 1)
 
 
+@settings(deadline=None)
 @given(SEEDS, st.integers(0, 1 << 32))
 def test_a_number_follows_from_seed_and_index(seed: int, index: int) -> None:
     """Asked again, in any order, the same number comes; it is in [0, 1)."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from itertools import pairwise
+
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longspan.worker.sampling.stops import StopMatcher
@@ -23,9 +25,10 @@ def naive(text: str, stops: list[str]) -> tuple[str, bool]:
 def pieces_of(text: str, cuts: list[int]) -> list[str]:
     """The text cut at these places."""
     places = sorted({min(cut, len(text)) for cut in cuts} | {0, len(text)})
-    return [text[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [text[a:b] for a, b in pairwise(places)]
 
 
+@settings(deadline=None)
 @given(TEXT, STOPS, st.lists(st.integers(0, 40), max_size=12))
 def test_any_cut_gives_what_the_whole_text_gives(
     text: str, stops: list[str], cuts: list[int]
@@ -44,6 +47,7 @@ def test_any_cut_gives_what_the_whole_text_gives(
     assert (shown, stopped) == naive(text, stops)
 
 
+@settings(deadline=None)
 @given(TEXT, STOPS)
 def test_only_what_may_begin_a_stop_is_held_back(text: str, stops: list[str]) -> None:
     """What is not shown yet is the longest end of the text that begins a stop."""

@@ -19,6 +19,14 @@ def positive(text: str) -> int:
     return value
 
 
+def batches(text: str) -> tuple[int, int, int]:
+    """Three batch sizes, from the command line."""
+    smallest, optimum, largest = (positive(part) for part in text.split(","))
+    if not smallest <= optimum <= largest:
+        raise argparse.ArgumentTypeError(f"{text} does not ascend")
+    return smallest, optimum, largest
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="longspan-worker", description=__doc__)
@@ -40,6 +48,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--compile", action="store_true", help="compile the decoder with torch.compile"
+    )
+    parser.add_argument(
+        "--decode-batches",
+        type=batches,
+        default=(1, 16, 32),
+        metavar="MIN,OPT,MAX",
+        help="decode batches captured as CUDA graphs (default: 1,16,32)",
     )
     parser.add_argument(
         "--watch-stdin", action="store_true", help="end when standard input reaches its end"

@@ -19,3 +19,4 @@ class WorkerOptions:
     step_tokens: int | None
     kv_bytes: int | None
     compile: bool
+    decode_batches: tuple[int, int, int]

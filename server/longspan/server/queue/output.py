@@ -99,6 +99,13 @@ class Output:
         if isinstance(self._end, LongspanError):
             raise self._end
 
+    async def failed(self) -> None:
+        """Wait for the end; raise the error that it is, if it is one."""
+        while self._end is None:
+            self._changed.clear()
+            await self._changed.wait()
+        self.check()
+
     async def read(self) -> str | None:
         """All text that waits, as soon as there is some; None at the end.
 

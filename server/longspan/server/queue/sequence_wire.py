@@ -89,6 +89,7 @@ _FAILURES: Mapping[str, Callable[[str, pb.Sampling], LongspanError]] = {
     "BAD_GRAMMAR": lambda message, sampling: InvalidRequest(
         message, field=_grammar_field(sampling)
     ),
-    "DEADLINE": lambda message, _: DeadlineExceeded(message),
+    "BAD_REQUEST": lambda message, _: InvalidRequest(message, field="task.generation"),
+    "DEADLINE_EXCEEDED": lambda message, _: DeadlineExceeded(message),
     "QUEUE_FULL": lambda message, _: QueueFull(message, retry_after_s=RETRY_S),
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import replace
 
 from google.protobuf.message import Message
 
+from longspan.server.aio import raise_first, run_both
 from longspan.server.decoder.decoder import Decoder
 from longspan.server.decoder.options import (
     GenerationLimits,
@@ -65,6 +67,14 @@ class Behind:
         """Wait until the document is in the prompt."""
         await self._reading.result()
 
+    async def failed(self) -> None:
+        """Raise the error of one of them as soon as it has one, though no chunk comes."""
+        await run_both(self._reading.result(), self.run.failed())
+
+    async def release(self) -> None:
+        """Stop reading."""
+        await self._reading.release()
+
 
 class Generative:
     """Translates; the work is done by intake, decoder and tasks."""
@@ -120,11 +130,16 @@ class Generative:
                 self._generating(talk, options, upload.upload_id, size_bytes)
             )
             growth = session.watch()
-            reading = RunningReading(growth, run.reading(growth))
+            behind = Behind(run, RunningReading(growth, run.reading(growth)))
             try:
-                yield Behind(run, reading)
+                async with asyncio.TaskGroup() as group:
+                    watching = group.create_task(behind.failed())
+                    yield behind
+                    watching.cancel()
+            except BaseExceptionGroup as failures:
+                raise_first(failures)
             finally:
-                await reading.release()
+                await behind.release()
 
         return follow
 

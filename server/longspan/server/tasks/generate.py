@@ -95,6 +95,10 @@ class Generating:
         """Raise the error that the sequence has ended with, if it has."""
         self._sequence.output.check()
 
+    async def failed(self) -> None:
+        """Wait for the end; raise the error that it is, if it is one."""
+        await self._sequence.output.failed()
+
     def reading(self, growth: Growth) -> Reading:
         """Puts the next document into the prompt when it is run."""
         if self._readings:

@@ -116,8 +116,9 @@ class Sequence:
         output_tokens: delivered and sampled tokens.
         computed: positions whose KV is in its pages.
         borrowed: of those, positions whose page was taken from the cache.
-        reached: below it, positions were computed for it, and do not count as cached.
-        cached_tokens: prompt tokens found in cached pages instead.
+        own: what was ever computed for it lies within these positions; the rest of a prompt may
+            count as cached, even after a preemption.
+        cached_tokens: prompt tokens found in cached pages.
         rank: who goes first; the smaller one. Age and priority in one number of seconds.
         resume_pages: pages that must be free before it goes on, after a preemption.
         last_step: the step that decoded its last token.
@@ -136,7 +137,7 @@ class Sequence:
         self.output_tokens = 0
         self.computed = 0
         self.borrowed = 0
-        self.reached = 0
+        self.own = range(0)
         self.cached_tokens = 0
         self.resume_pages = 0
         self.last_step = 0
@@ -238,16 +239,18 @@ class Sequence:
     def borrow(self, page: int) -> None:
         """Put a cached page behind the others, and stand behind it."""
         self.block_table.append(page)
-        end = self.computed + self.page_tokens
-        known = min(end, self.prompt_tokens) - max(self.reached, self.computed)
-        self.cached_tokens += max(known, 0)
+        start, end = self.computed, self.computed + self.page_tokens
+        prompt = range(start, min(end, self.prompt_tokens))
+        twice = range(max(start, self.own.start), min(prompt.stop, self.own.stop))
+        self.cached_tokens += len(prompt) - len(twice)
         self.borrowed += self.page_tokens
         self.computed = end
 
     def advance(self, end: int) -> None:
         """Have computed the positions up to ``end``."""
+        start = min(self.computed, self.own.start) if self.own else self.computed
+        self.own = range(start, max(end, self.own.stop))
         self.computed = end
-        self.reached = max(self.reached, end)
 
     def evict(self) -> None:
         """Lose all pages; what is known is computed again."""

@@ -11,6 +11,7 @@ from longspan.worker.attention.pool import PAGE_TOKENS
 from longspan.worker.attention.select import select_backend
 from longspan.worker.devices import choose_dtype, has_bfloat16, open_device
 from longspan.worker.failures import StartFailure
+from longspan.worker.generation.graphs import capture_graphs
 from longspan.worker.generation.kv_memory import page_count
 from longspan.worker.generation.limits import StepLimits
 from longspan.worker.generation.outputs import Outputs
@@ -48,17 +49,19 @@ def serve_decoder(options: WorkerOptions) -> Served:
     model = load_decoder(files, device=options.device, dtype=options.dtype)
     if device.type == "cpu" and not (dtype is torch.bfloat16 and has_bfloat16(device)):
         upcast_linears(model)
-    if options.compile:
-        model.compile(dynamic=True)
     shapes = probe(model, device)
     pages = page_count(shapes, dtype, device, options.kv_bytes)
-    runner = _runner(model, shapes, pages, dtype, device)
+    # One page more than is handed out: rows that only pad a decode batch use it.
+    runner = _runner(model, shapes, pages + 1, dtype, device)
+    context = min(files.context_tokens, pages * PAGE_TOKENS)
+    if options.compile:
+        model.compile(dynamic=True)
+    self_check(runner, model, vocabulary=files.vocabulary)
+    runner.graphs = capture_graphs(runner, options.decode_batches, context, scratch_page=pages)
     limits = step_limits(device, options.step_tokens)
-    self_check(runner, vocabulary=files.vocabulary, step_tokens=limits.budget_tokens)
     space = PageSpace(files.fingerprint, _name(dtype), POLICY, LAYOUT)
     outputs = Outputs(files)
     table = PageTable(pages)
-    context = min(files.context_tokens, pages * PAGE_TOKENS)
     return Served(
         ready=_ready(files, dtype, device, pages, context),
         open=lambda: Generation(

@@ -62,6 +62,7 @@ class PagedCache(Cache):
         self.layers = []
         self.step: Step | None = None
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def update(
         self,
         key_states: torch.Tensor,
@@ -93,6 +94,7 @@ class PagedCache(Cache):
         return query_length, 0
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def attend_paged(
     module: torch.nn.Module,
     query: torch.Tensor,

@@ -21,15 +21,17 @@ class Detokeniser:
 
     def __init__(self, pieces: Pieces) -> None:
         self._pieces = pieces
+        self._first = True
         self._spaces = pieces.leading_spaces
         errors = "replace" if pieces.byte_level else "surrogateescape"
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors)
 
     def push(self, token: int) -> str:
         """The characters that the token completes."""
-        piece = self._pieces.piece(token)
+        piece = self._pieces.piece(token, first=self._first)
         if piece is None:
             return ""
+        self._first = False
         if isinstance(piece, bytes):
             return self._strip(self._decode(piece, final=False))
         return self._strip(self._decode(b"", final=True) + piece)

@@ -16,7 +16,7 @@ from longspan.worker.sampling.params import GrammarKind, GrammarSpec
 WHITESPACE = r"[\x20\x0A\x0D\x09]{1,32}"
 """Between the parts of JSON; bounded, or a model could go on with blanks for ever."""
 
-AFTER_REASONING = "start: blank? @{answer}\nblank: /[ \\t\\r\\n]{1,8}/"
+AFTER_REASONING = "start: blank? @{answer}\nblank: /[ \\t\\r\\n]{{1,8}}/"
 """White space may stand between the text that a grammar begins after and what it governs."""
 
 WORD_BITS = 32

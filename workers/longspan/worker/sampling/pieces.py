@@ -40,11 +40,13 @@ class Pieces:
         self.byte_level = kinds == ["ByteLevel"]
         self._alphabet = _byte_level_alphabet() if self.byte_level else {}
         self._fallback = "ByteFallback" in kinds
-        self._replaced = [_replacement(s) for s in steps if s["type"] in ("Replace", "Metaspace")]
-        self.leading_spaces = sum(_leading_spaces(step) for step in steps)
+        replacing = [step for step in steps if step["type"] in ("Replace", "Metaspace")]
+        self._replaced = [_replacement(step) for step in replacing]
+        self._first = [_replacement(step, first=True) for step in replacing]
+        self.leading_spaces = sum(_stripped(s) for s in steps if s["type"] == "Strip")
 
-    def piece(self, token: int) -> Piece | None:
-        """What the token adds; None where it is special or unknown."""
+    def piece(self, token: int, *, first: bool = False) -> Piece | None:
+        """What the token adds, at the beginning of a text or not; None: special or unknown."""
         name = None if token in self._hidden else self._tokenizer.id_to_token(token)
         if name is None:
             return None
@@ -53,7 +55,7 @@ class Pieces:
         byte = BYTE_TOKEN.fullmatch(name) if self._fallback else None
         if byte:
             return bytes.fromhex(byte[1])
-        for old, new in self._replaced:
+        for old, new in self._first if first else self._replaced:
             name = name.replace(old, new)
         return name
 
@@ -71,26 +73,22 @@ def _steps(tokenizer: Tokenizer) -> Sequence[Mapping[str, Any]]:
     steps: Sequence[Mapping[str, Any]] = described.get("decoders", [described])
     kinds = "".join(f"{step['type']} " for step in steps)
     if not re.fullmatch(
-        "ByteLevel |Metaspace |(Replace )*(ByteFallback )?(Fuse )?(Strip )?", kinds
+        "ByteLevel |Metaspace |(Replace )*(ByteFallback )?(Fuse (Strip )?)?", kinds
     ):
         raise StartFailure(f"the tokenizer's decoder is not supported: {kinds}")
     return steps
 
 
-def _replacement(step: Mapping[str, Any]) -> tuple[str, str]:
+def _replacement(step: Mapping[str, Any], *, first: bool = False) -> tuple[str, str]:
     if step["type"] == "Metaspace":
-        return step["replacement"], " "
+        return step["replacement"], "" if first and step["prepend_scheme"] != "never" else " "
     pattern = step["pattern"].get("String")
     if pattern is None:
         raise StartFailure("the tokenizer's decoder is not supported: Replace with a regex")
     return pattern, step["content"]
 
 
-def _leading_spaces(step: Mapping[str, Any]) -> int:
-    if step["type"] == "Metaspace":
-        return int(step["prepend_scheme"] != "never")
-    if step["type"] != "Strip":
-        return 0
+def _stripped(step: Mapping[str, Any]) -> int:
     if step["content"] != " " or step["stop"] != 0:
         raise StartFailure("the tokenizer's decoder is not supported: Strip of another kind")
     return int(step["start"])
