@@ -1,6 +1,6 @@
 """Our engine without its server: commands in, tokens out, in a process with nothing else in it.
 
-    python -m benchmarks.generation_engine FOLDER DTYPE DEVICE [STEP_TOKENS]
+    python -m benchmarks.generation_engine FOLDER DTYPE DEVICE [FLAGS OF THE WORKER…]
 
 Runs the worker's own decoder, workload and loop; only the transport is left out.
 """
@@ -10,18 +10,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.peers.protocol import Answer, Clock, Engine, Work, serve
 from longspan.internal.v1 import worker_service_pb2 as pb
+from longspan.worker.__main__ import parse
 from longspan.worker.generation.serving import serve_decoder
 from longspan.worker.options import WorkerOptions
+from longspan.worker.served import Served
 from longspan.worker.workload import Workload
 
-KV_BYTES = 2 << 30
 TENANT = "benchmark"
 
 
@@ -80,27 +80,18 @@ class Driver:
                 raise RuntimeError(event.failed.message)
 
 
-def options(folder: str, dtype: str, device: str, step_tokens: int | None) -> WorkerOptions:
-    """A decoder worker as the server would start it; KV pages for all that is measured."""
-    return WorkerOptions(
-        role="decoder",
-        socket=Path("unused"),
-        model=folder,
-        dtype=dtype,
-        threads=None,
-        device=device,
-        step_tokens=step_tokens,
-        kv_bytes=KV_BYTES if device == "cpu" else None,
-        compile=False,
-    )
+def decoder(folder: str, dtype: str, device: str, *flags: str) -> Served:
+    """Load a decoder as the server's worker does, from the same command line."""
+    command = ["--role", "decoder", "--model", folder, "--dtype", dtype, "--device", device]
+    options = vars(parse([*command, "--socket", "unused", *flags]))
+    options.pop("watch_stdin")
+    return serve_decoder(WorkerOptions(**options))
 
 
 def start(arguments: Sequence[str]) -> Engine:
     """Load the decoder."""
-    folder, dtype, device, *step_tokens = arguments
-    step = int(step_tokens[0]) if step_tokens else None
-    served = serve_decoder(options(folder, dtype, device, step))
-    return Driver(served.open()).answer
+    folder, dtype, device, *flags = arguments
+    return Driver(decoder(folder, dtype, device, *flags).open()).answer
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def servers_on(data_dir: Path) -> list[int]:
     return [
         process.pid
         for process in psutil.process_iter(["cmdline"])
-        if str(data_dir) in (process.info["cmdline"] or [])
+        if {str(data_dir), "longspan.server"} <= set(process.info["cmdline"] or [])
     ]
 
 

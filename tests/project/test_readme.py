@@ -48,12 +48,37 @@ def test_the_example_prints_what_the_readme_says(port: int) -> None:
     assert shown.splitlines()[-1].removesuffix(" ...") in output
 
 
-def commands() -> list[str]:
-    lines = [line.split("  #")[0].strip() for line in blocks("sh")[1].splitlines()]
-    return [line for line in lines if not line.startswith(("longspan serve", "kill"))]
+@pytest.fixture(scope="module")
+def decoder_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    pytest.importorskip("torch", reason="needs a decoder")
+    folder = tmp_path_factory.mktemp("decoder")
+    make, serve = (line for line in block("random-decoder") if "random-decoder" in line)
+    model = str(folder / "random-decoder")
+    arguments = shlex.split(make.replace("random-decoder", model))[1:]
+    subprocess.run([sys.executable, *arguments], cwd=REPOSITORY, check=True, timeout=90)
+    flags = shlex.split(serve.removesuffix("&").replace("random-decoder", model))[2:]
+    position = flags.index("--data-dir")
+    with ServerProcess.running(folder, *flags[:position], *flags[position + 2 :]) as server:
+        yield server.port
 
 
-@pytest.mark.parametrize("command", commands())
+def block(word: str) -> list[str]:
+    """The lines of the first shell block that has the word, without comments."""
+    found = next(text for text in blocks("sh") if word in text)
+    return [line.split("  #")[0].strip() for line in found.splitlines()]
+
+
+def commands(word: str) -> list[str]:
+    return [line for line in block(word) if line.startswith("longspan ") and "serve" not in line]
+
+
+@pytest.mark.parametrize("command", commands("random-decoder"))
+def test_every_command_of_the_decoder_runs(command: str, decoder_port: int) -> None:
+    program, *arguments = shlex.split(command)
+    assert run([str(BINARIES / program), *arguments], decoder_port).strip()
+
+
+@pytest.mark.parametrize("command", commands("longspan docs"))
 def test_every_command_runs(command: str, port: int) -> None:
     program, *arguments = shlex.split(command)
     output = run([str(BINARIES / program), *arguments], port)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from hashlib import sha256
 
 import numpy as np
@@ -167,17 +167,15 @@ def finish(
     scheduler: Scheduler,
     model: ToyModel,
     *,
-    steps: int = 10_000,
-    each: Callable[[], None] = lambda: None,
+    now: float = 0.0,
 ) -> list[Outcome]:
     """Step until nothing is left."""
     outcomes: list[Outcome] = []
-    for _ in range(steps):
+    for _ in range(10_000):
         if scheduler.idle:
             return outcomes
-        outcomes += step(scheduler, model)
-        each()
-    raise AssertionError(f"{scheduler.sequences} sequences are left after {steps} steps")
+        outcomes += step(scheduler, model, now)
+    raise AssertionError(f"{scheduler.sequences} sequences are left")
 
 
 def expected_output(prompt: npt.NDArray[np.uint32], tokens: int) -> list[int]:

@@ -34,5 +34,7 @@ def test_a_cleared_buffer_is_empty() -> None:
     buffer = Buffer(np.int32)
     buffer.extend([1, 2, 3])
     buffer.clear()
+    buffer.append(5)
+    assert buffer.pop() == 5
     buffer.append(4)
     assert buffer.view(0, len(buffer)).tolist() == [4]

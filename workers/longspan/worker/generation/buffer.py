@@ -13,8 +13,8 @@ Element = TypeVar("Element", np.uint32, np.int32)
 class Buffer(Generic[Element]):
     """Integers in one array that doubles when it is full.
 
-    A view stays as it was when more is appended behind it; ``clear`` is for the time when no
-    view is in use.
+    A view stays as it was when more is appended behind it; ``pop`` and ``clear`` are for the
+    time when no view is in use.
     """
 
     def __init__(self, dtype: type[Element], capacity: int = 64) -> None:
@@ -36,6 +36,11 @@ class Buffer(Generic[Element]):
         self._reserve(len(added))
         self._array[self._length : self._length + len(added)] = added
         self._length += len(added)
+
+    def pop(self) -> int:
+        """Remove the last one."""
+        self._length -= 1
+        return int(self._array[self._length])
 
     def clear(self) -> None:
         """Forget all; the array stays as large as it is."""

@@ -27,14 +27,16 @@ class Memory:
         return self._table.free
 
     def borrow(self, sequence: Sequence) -> None:
-        """Take pages from the cache for as long as the sequence stands where one begins."""
-        while sequence.computed % self.page_tokens == 0:
-            page = sequence.computed // self.page_tokens
-            if not sequence.page_borrowable(page):
-                return
-            found = self._table.find(sequence.key(page))
+        """Take pages from the cache as far as they go on from where the sequence stands.
+
+        A page that it has computed in part is given up for a whole one.
+        """
+        while sequence.page_borrowable(sequence.page):
+            found = self._table.find(sequence.key(sequence.page))
             if found is None:
                 return
+            if sequence.is_within_page:
+                self._table.release([sequence.block_table.pop()])
             sequence.borrow(found)
 
     def hold(self, sequence: Sequence, count: int) -> None:

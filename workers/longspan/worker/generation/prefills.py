@@ -27,7 +27,8 @@ class PrefillShares:
     level of priority is a head start of ``HEAD_START_S`` seconds. While a long one waits too,
     they live on a credit of ``SHORT_SHARE`` of all prefill work, saved up to ``SHORT_BURST``;
     what long ones leave is theirs for nothing. Long ones share by deficit round robin over
-    tokens, weighted by priority.
+    tokens, weighted by priority. Before all, a page that one sequence is within and others
+    need is completed: less than a page for each text.
 
     Starvation bounds. Of any work ``W`` that is done while a short sequence waits, short ones
     get at least ``SHORT_SHARE * W`` less one step, and only those go before it that arrived
@@ -49,9 +50,15 @@ class PrefillShares:
         long = {sequence.sequence_id: sequence for sequence in waiting if not sequence.is_short}
         self._ring.keep({member: sequence.weight for member, sequence in long.items()})
         before = draft.work
+        for leader in leaders(waiting):
+            tokens = -leader.computed % leader.page_tokens
+            granted = grant(leader, tokens, whole_pages=False)
+            if not leader.is_short:
+                self._charge(leader.sequence_id, granted)
+        started = draft.work
         if long:
             self._serve_short(short, draft, self._credit.balance, grant)
-        spent = draft.work - before
+        spent = draft.work - started
         self._serve_long(long, draft, grant)
         self._serve_short(short, draft, inf, grant)
         self._credit.settle(done=draft.work - before, spent=spent)
@@ -83,11 +90,25 @@ class PrefillShares:
             member = self._ring.next(waiting)
             allowed = min(self._ring.deficit(member), draft.left)
             granted = grant(waiting[member], allowed, whole_pages=len(waiting) > 1)
-            self._ring.spend(member, granted)
+            self._charge(member, granted)
             if granted == 0:
                 del waiting[member]
-            if granted < allowed or self._ring.deficit(member) == 0:
+            if granted < allowed:
                 self._ring.pass_on(member)
+
+    def _charge(self, member: SequenceId, tokens: int) -> None:
+        self._ring.spend(member, tokens)
+        if self._ring.deficit(member) <= 0:
+            self._ring.pass_on(member)
+
+
+def leaders(waiting: Iterable[Sequence]) -> list[Sequence]:
+    """Those within a page that others need too: they complete it first, for all."""
+    standing = [sequence for sequence in waiting if sequence.page_borrowable(sequence.page)]
+    needed = {sequence.key(sequence.page) for sequence in standing if not sequence.is_within_page}
+    within = [sequence for sequence in standing if sequence.is_within_page]
+    first = {sequence.key(sequence.page): sequence for sequence in reversed(within)}
+    return [sequence for key, sequence in first.items() if key in needed]
 
 
 def in_rank(sequences: Iterable[Sequence]) -> list[Sequence]:

@@ -178,6 +178,16 @@ class Sequence:
         return self.target - self.computed
 
     @property
+    def page(self) -> int:
+        """Index of the page that it computes next."""
+        return self.computed // self.page_tokens
+
+    @property
+    def is_within_page(self) -> bool:
+        """True where a part of that page is computed."""
+        return self.computed % self.page_tokens > 0
+
+    @property
     def is_short(self) -> bool:
         """True where its prefill costs little: what is known of it, less what was cached."""
         return len(self.tokens) - self.borrowed <= SHORT_TOKENS
@@ -237,7 +247,8 @@ class Sequence:
         return self._keys[page]
 
     def borrow(self, page: int) -> None:
-        """Put a cached page behind the others, and stand behind it."""
+        """Take a cached page for the one that would be computed next, and stand behind it."""
+        self.computed -= self.computed % self.page_tokens
         self.block_table.append(page)
         start, end = self.computed, self.computed + self.page_tokens
         prompt = range(start, min(end, self.prompt_tokens))
