@@ -30,9 +30,7 @@ STEPS = 512
 PAGES = 40_000
 CONTEXTS = (512, 4096, 65_536)
 MIB = 1 << 20
-FAT = ModelSize(
-    hidden=1024, intermediate=64, layers=4, heads=16, kv_heads=16, vocabulary=32_000
-)
+FAT = ModelSize(hidden=1024, intermediate=64, layers=4, heads=16, kv_heads=16, vocabulary=32_000)
 """Much KV, little to compute: 32 KiB a token in float32."""
 FAT_TOKENS = 4096
 FAT_SEQUENCES = 8
@@ -104,9 +102,7 @@ def kv_row(folder: Path) -> Row:
     write_model(FAT, folder)
     expected = FAT.kv_floats() * 4
     kv_bytes = expected * FAT_TOKENS * (FAT_SEQUENCES + 4)
-    driver = Driver(
-        decoder(str(folder), "float32", "cpu", "--kv-bytes", str(kv_bytes)).open()
-    )
+    driver = Driver(decoder(str(folder), "float32", "cpu", "--kv-bytes", str(kv_bytes)).open())
     numbers = random.Random(0)
 
     def read(sequences: int) -> None:

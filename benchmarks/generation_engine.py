@@ -62,9 +62,7 @@ class Driver:
     def answer(self, work: Work) -> list[Answer]:
         """Requests that arrive at once."""
         started = time.perf_counter()
-        clocks = {
-            self.open(prompt, work.new_tokens): Clock(started) for prompt in work.prompts
-        }
+        clocks = {self.open(prompt, work.new_tokens): Clock(started) for prompt in work.prompts}
         for events in self.steps():
             for event in events:
                 self._count(clocks, event)

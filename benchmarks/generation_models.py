@@ -72,7 +72,9 @@ def write_model(
     The same size gives the same weights on the same device.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     config = AutoConfig.for_model(
         "qwen2",
         hidden_size=size.hidden,

@@ -26,7 +26,9 @@ def start(arguments: Sequence[str]) -> Engine:
 
     folder, dtype, device, attention = arguments
     model = load(folder, dtype, device, attention)
-    settings = ContinuousBatchingConfig(max_memory_percent=MEMORY_SHARE if device == "cpu" else None)
+    settings = ContinuousBatchingConfig(
+        max_memory_percent=MEMORY_SHARE if device == "cpu" else None
+    )
 
     def answer(work: Work) -> list[Answer]:
         hints = WorkloadHints(

@@ -72,13 +72,17 @@ def _guard(behaviour: Behaviour, method: str) -> Behaviour:
             status = to_status(error)
         except grpc.aio.AbortError:
             raise
-        except grpc.aio.InternalError as error:
-            # An operation on the stream failed: the client is gone, and no status reaches it.
-            log.debug("%s: the client is gone", method)
-            raise asyncio.CancelledError from error
-        except Exception:
+        except Exception as error:
+            if _nobody_listens(error):
+                log.debug("%s: the client is gone, or the server stopped", method)
+                raise asyncio.CancelledError from error
             error_id, status = fault_status()
             log.exception("%s failed, error id %s", method, error_id)
         await context.abort_with_status(rpc_status.to_status(status))
 
     return guarded
+
+
+def _nobody_listens(error: Exception) -> bool:
+    """True when an operation on the stream failed, so that no status can reach anybody."""
+    return isinstance(error, grpc.aio.BaseError) and not isinstance(error, grpc.aio.UsageError)
