@@ -2,10 +2,10 @@
 
     python -m benchmarks generation-overlap
 
-A server with a small random Qwen2 under the real Qwen tokenizer, asked through the client. One shot:
-the document is stored before, the clock starts with the question. Otherwise it starts with the
-upload's last byte; the paced one takes as long as the one shot's time to its first token. Every
-round has a text of its own: no cache helps.
+A server with a small random Qwen2 under the real Qwen tokenizer, asked through the client. One
+shot: the document is stored before, the clock starts with the question. Otherwise it starts with
+the upload's last byte; the paced upload takes as long as the one shot's time to its first token.
+Every round has a text of its own: no cache helps.
 """
 
 from __future__ import annotations

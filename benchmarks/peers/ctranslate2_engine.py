@@ -10,10 +10,10 @@ share is its static prompt, whose state it keeps.
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,8 @@ def shared_tokens(prompts: Sequence[Sequence[int]]) -> int:
     """Tokens that all of several prompts begin with; at least one of each is left."""
     if len(prompts) == 1:
         return 0
-    return len(os.path.commonprefix([list(prompt[:-1]) for prompt in prompts]))
+    columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
 
 def _names(tokens: Sequence[int]) -> list[str]:

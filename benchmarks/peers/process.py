@@ -32,7 +32,7 @@ class EngineProcess:
         self, module: str, *arguments: str, threads: int, python: str = sys.executable
     ) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed in close()
         self._process = subprocess.Popen(
             [python, "-W", "ignore", "-m", module, *arguments],
             stdin=subprocess.PIPE,

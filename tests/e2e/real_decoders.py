@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from longspan.server.pool.watchdog import Watchdog
 from longspan.server.pool.worker import Worker
 from longspan.server.tasks.task import Task
 from tests.e2e.workers import serving_with
+from tests.pool.harness import until
 from tests.support.data import shared_data
 from tests.support.serving import Serving
 
@@ -98,7 +98,8 @@ class Reference:
         import torch
         from transformers import AutoModelForCausalLM
 
-        return AutoModelForCausalLM.from_pretrained(self.folder, dtype=torch.float32).eval()
+        model: Any = AutoModelForCausalLM.from_pretrained(self.folder, dtype=torch.float32)
+        return model.eval()
 
 
 @dataclass
@@ -119,6 +120,11 @@ class Heartbeats:
         return sum(one.used_pages for one in self.last.values())
 
     @property
+    def working(self) -> list[int]:
+        """Processes that have jobs."""
+        return [pid for pid, one in self.last.items() if one.jobs]
+
+    @property
     def resting(self) -> bool:
         """No worker computes, has a job or holds a page."""
         return not any(one.busy or one.jobs or one.used_pages for one in self.last.values())
@@ -130,13 +136,9 @@ class Heartbeats:
 
     async def at_rest(self, at_most_s: float) -> int:
         """Wait until nothing computes, then through two more heartbeats; the steps by then."""
-        deadline_s = time.monotonic() + at_most_s
-        while not self.resting:
-            assert time.monotonic() < deadline_s, f"not at rest: {self.last}"
-            await asyncio.sleep(0.005)
+        await until(lambda: self.resting, at_most_s)
         steps, heard = self.steps, self.heard
-        while self.heard < heard + 2 * len(self.last):
-            await asyncio.sleep(0.01)
+        await until(lambda: self.heard >= heard + 2 * len(self.last))
         assert self.resting
         assert self.steps == steps
         return steps

@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -264,7 +263,7 @@ async def test_quotations_become_citations_or_are_named_unverified(chatty: Servi
 
 async def test_reasoning_that_the_model_opens_is_told_apart(chatty: Serving) -> None:
     """A block at the beginning of the text is reasoning; the answer begins behind it."""
-    form = r"<think>\n[a-z ]{5,20}\n</think>\n\n[A-Z]{3,8}\."
+    form = r"<(think|THINK)>\n[a-z ]{5,20}\n</(think|THINK)>\n\n[A-Z]{3,8}\."
     task = Prompt("Think.", generation=Generation(max_tokens=200, regex=form))
     async with AsyncClient(chatty.target) as client:
         events, answer = await _heard(client.analyze(STORY.encode(), task))
@@ -311,6 +310,7 @@ async def test_the_second_question_reads_the_document_from_its_pages(chatty: Ser
     for answer in (second, third):
         usage = answer.completed.usage
         assert usage.document_tokens == first.completed.usage.document_tokens
-        assert 512 <= usage.cached_tokens < usage.document_tokens + usage.task_tokens
-        assert usage.cached_tokens % 256 == 0
+        total = usage.document_tokens + usage.task_tokens
+        # What was computed before the rest of its page had come is not counted.
+        assert usage.document_tokens // 2 < usage.cached_tokens < total
     assert third.text == first.text

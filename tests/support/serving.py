@@ -77,6 +77,7 @@ def _work(stats: DispatcherStats, kind: str) -> dict[str, object]:
         f"queued {kind}s": stats.queued_jobs,
         f"callers of a {kind}": stats.waiting,
         f"{kind}s in flight": sum(worker.jobs for worker in stats.in_flight),
+        f"KV pages of a {kind}": sum(worker.used_pages for worker in stats.in_flight),
     }
 
 

@@ -111,6 +111,7 @@ class Answer:
                 self.texts.append(event.generated.text)
                 self.first += len(new)
             case "prefilled":
+                assert not self.tokens
                 state = (event.prefilled.tokens, event.prefilled.cached)
                 assert not self.prefilled or state[0] > self.prefilled[-1][0]
                 self.prefilled.append(state)

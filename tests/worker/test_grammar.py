@@ -232,3 +232,13 @@ def test_a_tokenizer_that_cannot_be_constrained_fails_the_start() -> None:
     """One line says what is wrong with it."""
     with pytest.raises(StartFailure, match="tokenizer"):
         Grammars(Tokenizer(models.WordLevel({"a": 0}, "a")), 1, [0])
+
+
+def test_a_text_that_is_an_added_token_can_be_demanded() -> None:
+    """A grammar may force what the tokenizer has one ordinary added token for."""
+    constraint = grammars().compile(regex("</think>[a-c]"))
+    tokens: list[int] = []
+    while not constraint.finished:
+        tokens.append(allowed(constraint)[0])
+        constraint.accept(tokens[-1])
+    assert byte_tokenizer().decode(tokens) == "</think>a"

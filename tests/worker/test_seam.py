@@ -22,6 +22,7 @@ from tests.worker.packed_steps import CPU, Forgetful, Walk, runner_of, walks_of
 VOCABULARY = 384
 LENGTHS = (600, 290)
 CHUNKS = (200, 1, 300, 57)
+DECODED = 10
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -42,15 +43,21 @@ def load(folder: Path, attention: str) -> Any:
 
 
 def worst(runner: Runner, walks: list[Walk]) -> float:
-    """The largest difference of any sampled logit while the sequences run interleaved."""
+    """The largest difference of any sampled logit while the sequences run interleaved.
+
+    Prefill chunks and single tokens mixed first, then the last tokens together, one by one.
+    """
     differences = []
     step = 0
     while any(walk.left for walk in walks):
-        going = [walk for walk in walks if walk.left]
-        lengths = [CHUNKS[(step + index) % len(CHUNKS)] for index in range(len(going))]
-        if all(walk.left <= 10 for walk in going):
-            lengths = [1] * len(going)
-        chunks = [walk.chunk(length) for walk, length in zip(going, lengths, strict=True)]
+        prefill = any(walk.left > DECODED for walk in walks)
+        going = [walk for walk in walks if walk.left > DECODED or not prefill]
+        chunks = [
+            walk.chunk(min(CHUNKS[(step + index) % len(CHUNKS)], walk.left - DECODED))
+            if prefill
+            else walk.chunk(1)
+            for index, walk in enumerate(going)
+        ]
         logits = runner.run(StepPlan(tuple(chunks)))
         for walk, row in zip(going, logits, strict=True):
             differences.append(float((row - walk.reference[walk.position - 1]).abs().max()))

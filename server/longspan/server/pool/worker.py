@@ -43,6 +43,7 @@ class Worker:
     Attributes:
         state: see ``lifecycle``.
         running: jobs of the step that ran at the last heartbeat.
+        used_pages: KV pages that sequences held at the last heartbeat.
     """
 
     def __init__(self, slot: int, path: Path, config: PoolConfig, hooks: WorkerHooks) -> None:
@@ -50,6 +51,7 @@ class Worker:
         self._slot = slot
         self.state = WorkerState.STARTING
         self.running: Sequence[int] = ()
+        self.used_pages = 0
         self.pid: int | None = None
         self._path = path
         self._config = config
@@ -140,6 +142,7 @@ class Worker:
             self._refusal = f"its first event was {kind}, not ready"
         elif kind == "heartbeat":
             self.running = tuple(event.heartbeat.running)
+            self.used_pages = event.heartbeat.used_pages
             watchdog.heard(now, step=event.heartbeat.step, busy=event.heartbeat.busy)
         else:
             self._hooks.answered(self, event)

@@ -180,7 +180,7 @@ class BaseDispatcher(ABC, Generic[W]):
             queued_jobs=len(self._queue),
             queued_tokens=self._queue.tokens,
             in_flight=tuple(
-                InFlight(worker.name, len(window.jobs), window.tokens)
+                InFlight(worker.name, len(window.jobs), window.tokens, worker.used_pages)
                 for worker, window in self._windows.items()
             ),
             waiting=self._waiting,

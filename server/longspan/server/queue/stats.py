@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 
 class InFlight(NamedTuple):
-    """What one worker has."""
+    """What one worker has; ``used_pages`` as of its last heartbeat."""
 
     worker: str
     jobs: int
     tokens: int
+    used_pages: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

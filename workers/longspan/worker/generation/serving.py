@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -58,7 +59,7 @@ def serve_decoder(options: WorkerOptions) -> Served:
         model.compile(dynamic=True)
     self_check(runner, model, vocabulary=files.vocabulary)
     runner.graphs = capture_graphs(runner, options.decode_batches, context, scratch_page=pages)
-    limits = step_limits(device, options.step_tokens)
+    limits = step_limits(device, options.step_tokens, parity_tokens(model, shapes))
     space = PageSpace(files.fingerprint, _name(dtype), POLICY, LAYOUT)
     outputs = Outputs(files)
     table = PageTable(pages)
@@ -70,11 +71,27 @@ def serve_decoder(options: WorkerOptions) -> Served:
     )
 
 
-def step_limits(device: torch.device, step_tokens: int | None) -> StepLimits:
+def step_limits(device: torch.device, step_tokens: int | None, parity: int) -> StepLimits:
     """The step's size: as asked, else by device."""
     default = StepLimits()
     by_device = CPU_STEP_TOKENS if device.type == "cpu" else default.budget_tokens
-    return StepLimits(budget_tokens=step_tokens or by_device, sequences=default.sequences)
+    return StepLimits(
+        budget_tokens=step_tokens or by_device,
+        sequences=default.sequences,
+        parity_tokens=parity,
+    )
+
+
+def parity_tokens(model: torch.nn.Module, shapes: Sequence[LayerShape]) -> int:
+    """The position whose attention costs as many operations as the weights do for one token.
+
+    Of routed experts all count, though few are used: then the real position is nearer.
+    """
+    embedded = {
+        id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)
+    }
+    weights = sum(p.numel() for p in model.parameters() if id(p) not in embedded)
+    return max(1, weights // sum(shape.heads * (shape.d + shape.dv) for shape in shapes))
 
 
 def _runner(

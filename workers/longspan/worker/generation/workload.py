@@ -110,17 +110,20 @@ class Generation:
         return sample(logits, [self._row(sequence_id) for sequence_id in plan.sampled])
 
     def commit(self, plan: StepPlan, result: Sequence[int]) -> list[pb.Event]:
-        """Give each sequence its token."""
+        """Give each sequence its token; what was read is told before what follows from it."""
         sampled: dict[SequenceId, Sampled] = {}
-        told: list[pb.Event] = []
+        generated: list[pb.Event] = []
         for sequence_id, token in zip(plan.sampled, result, strict=True):
             output = self._open[sequence_id]
             first = output.index
             finish, text = self._push(sequence_id, output, token)
             sampled[sequence_id] = Sampled(token, finish)
             if sequence_id not in self._faults:
-                told.append(wire.generated(sequence_id, first, [token], text))
-        return told + self._told(self._scheduler.commit(plan, sampled))
+                generated.append(wire.generated(sequence_id, first, [token], text))
+        outcomes = self._scheduler.commit(plan, sampled)
+        progress = [outcome for outcome in outcomes if not wire.is_end(outcome)]
+        ends = [outcome for outcome in outcomes if wire.is_end(outcome)]
+        return [*self._told(progress), *generated, *self._told(ends)]
 
     def events(self) -> list[pb.Event]:
         """Ends and progress outside of steps."""

@@ -15,9 +15,11 @@ class LayerShape(NamedTuple):
     """Sizes of one layer's cache.
 
     Attributes:
+        heads: query heads.
         latent: the keys hold everything (MLA); then ``dv`` counts their first numbers.
     """
 
+    heads: int
     kv_heads: int
     d: int
     dv: int
@@ -48,7 +50,7 @@ class Probe(Cache):
         self.layers = []
         self._shapes: dict[int, tuple[int, int, int]] = {}
         self._latent: set[int] = set()
-        self._attended: set[int] = set()
+        self._heads: dict[int, int] = {}
 
     def update(
         self,
@@ -75,7 +77,7 @@ class Probe(Cache):
         self, module: Any, query: torch.Tensor, *, scale: float, window: int | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Zeros of the right shape: out [tokens, heads, dv] and lse [tokens, heads]."""
-        self._attended.add(module.layer_idx)
+        self._heads[module.layer_idx] = query.shape[1]
         dv = self._shapes[module.layer_idx][-1]
         if hasattr(module, "kv_b_proj"):
             self._latent.add(module.layer_idx)
@@ -91,17 +93,18 @@ class Probe(Cache):
         layers = sorted(self._shapes)
         if layers != list(range(len(layers))) or not layers:
             raise StartFailure(f"the model caches layers {layers} only: not supported")
-        if self._attended != set(layers):
+        if sorted(self._heads) != layers:
             raise StartFailure("the model's attention cannot be replaced: it did not ask for ours")
         return [self._shape(layer) for layer in layers]
 
     def _shape(self, layer: int) -> LayerShape:
         kv_heads, d, dv = self._shapes[layer]
+        heads = self._heads[layer]
         if layer in self._latent:
-            return LayerShape(kv_heads, d + dv, d, latent=True)
+            return LayerShape(heads, kv_heads, d + dv, d, latent=True)
         if d != dv:
             raise StartFailure(f"layer {layer} has keys of {d} and values of {dv}: not supported")
-        return LayerShape(kv_heads, d, dv, latent=False)
+        return LayerShape(heads, kv_heads, d, dv, latent=False)
 
 
 @torch.inference_mode()

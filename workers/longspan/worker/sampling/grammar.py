@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from longspan.worker.failures import StartFailure
 from longspan.worker.sampling.params import GrammarKind, GrammarSpec
+from longspan.worker.sampling.pieces import byte_level_alphabet
 
 WHITESPACE = r"[\x20\x0A\x0D\x09]{1,32}"
 """Between the parts of JSON; bounded, or a model could go on with blanks for ever."""
@@ -42,7 +43,8 @@ class Grammars:
         stops = list(stop_tokens)
         size = max(vocabulary, max(tokenizer.get_vocab().values(), default=-1) + 1)
         try:
-            self._tokens = LLTokenizer(tokenizer.to_str(), n_vocab=size, eos_token=stops or None)
+            spec = without_added_text(tokenizer)
+            self._tokens = LLTokenizer(spec, n_vocab=size, eos_token=stops or None)
         except ValueError as error:
             raise StartFailure(f"no grammars with this tokenizer: {error}") from error
         self._limits = LLParserLimits(verbose_errors=False)
@@ -146,3 +148,33 @@ def _all_but(tokens: Iterable[int], size: int) -> torch.Tensor:
     for token in tokens:
         words[token // WORD_BITS] &= ~(1 << token % WORD_BITS)
     return words
+
+
+def without_added_text(tokenizer: Tokenizer) -> str:
+    """The tokenizer's JSON with added tokens that are text, as ``<think>`` may be, made ordinary.
+
+    llguidance takes every added token for a control token, which no text can contain, but its
+    forced text is tokenised with them: the two do not agree.
+    """
+    spec = json.loads(tokenizer.to_str())
+    if spec["model"]["type"] != "BPE":
+        return tokenizer.to_str()
+    vocabulary = spec["model"]["vocab"]
+    byte_level = spec["decoder"] is not None and spec["decoder"]["type"] == "ByteLevel"
+    kept = []
+    for token in spec["added_tokens"]:
+        # Those that stay are named in the vocabulary too: else they would be numbered anew.
+        special = token["special"]
+        name = token["content"] if special else _ordinary_name(token["content"], byte_level)
+        if vocabulary.setdefault(name, token["id"]) != token["id"] or special:
+            kept.append(token)
+    spec["added_tokens"] = kept
+    return json.dumps(spec)
+
+
+def _ordinary_name(text: str, byte_level: bool) -> str:
+    """How the vocabulary spells a token that reads ``text``."""
+    if not byte_level:
+        return text.replace(" ", "▁")
+    characters = {byte: character for character, byte in byte_level_alphabet().items()}
+    return "".join(characters[byte] for byte in text.encode())

@@ -38,7 +38,7 @@ class Pieces:
         steps = _steps(tokenizer)
         kinds = [step["type"] for step in steps]
         self.byte_level = kinds == ["ByteLevel"]
-        self._alphabet = _byte_level_alphabet() if self.byte_level else {}
+        self._alphabet = byte_level_alphabet() if self.byte_level else {}
         self._fallback = "ByteFallback" in kinds
         replacing = [step for step in steps if step["type"] in ("Replace", "Metaspace")]
         self._replaced = [_replacement(step) for step in replacing]
@@ -94,7 +94,7 @@ def _stripped(step: Mapping[str, Any]) -> int:
     return int(step["start"])
 
 
-def _byte_level_alphabet() -> dict[str, int]:
+def byte_level_alphabet() -> dict[str, int]:
     """Which character stands for which byte in byte-level vocabularies (GPT-2)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(0x100) if byte not in set(printable)]
