@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, is_dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import answers, encoder, health, tokenise, upload
+from benchmarks import (
+    answers,
+    encoder,
+    generation,
+    generation_costs,
+    generation_fairness,
+    generation_gpu,
+    generation_overlap,
+    health,
+    tokenise,
+    upload,
+)
 
 RESULTS = Path(__file__).parent / "results"
-MEASUREMENTS: dict[str, Callable[[], Sequence[Any]]] = {
-    "tokenise": tokenise.main,
-    "encoder": encoder.main,
-    "answers": answers.main,
-    "upload": upload.main,
-    "health": health.main,
-}
 
 
-def main(names: Sequence[str]) -> None:
+def measurements(peers: str | None) -> dict[str, Callable[[], Sequence[Any]]]:
+    """All measurements by name; ``peers`` is an interpreter that has other engines."""
+    return {
+        "tokenise": tokenise.main,
+        "encoder": encoder.main,
+        "answers": answers.main,
+        "upload": upload.main,
+        "health": health.main,
+        "generation": partial(generation.main, peers),
+        "generation-overlap": generation_overlap.main,
+        "generation-fairness": generation_fairness.main,
+        "generation-costs": generation_costs.main,
+        "generation-gpu": generation_gpu.main,
+    }
+
+
+def main(names: Sequence[str], peers: str | None) -> None:
     """Run the named measurements, or all."""
-    for name in names or MEASUREMENTS:
-        rows = [asdict(row) if is_dataclass(row) else row for row in MEASUREMENTS[name]()]  # type: ignore[arg-type]
+    known = measurements(peers)
+    for name in names or known:
+        rows = [asdict(row) if is_dataclass(row) else row for row in known[name]()]  # type: ignore[arg-type]
         print(f"\n## {name}\n\n{table(rows)}\n", flush=True)
         RESULTS.mkdir(exist_ok=True)
         record = {"machine": machine(), "date": time.strftime("%Y-%m-%d"), "rows": rows}
@@ -53,5 +75,19 @@ def machine() -> dict[str, str]:
     }
 
 
+def parse() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(measurements(None)))
+    parser.add_argument(
+        "--peers", help="an interpreter that has llama_cpp, gguf and ctranslate2, to compare with"
+    )
+    options = parser.parse_args()
+    unknown = set(options.names) - set(measurements(None))
+    if unknown:
+        parser.error(f"no measurement is called {min(unknown)}")
+    return options
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(**vars(parse()))

@@ -40,9 +40,10 @@ HUNDRED_MILLION = ModelSize(
     hidden=768, intermediate=2560, layers=12, heads=12, kv_heads=2, vocabulary=32_000
 )
 SMALL = ModelSize(
-    hidden=256, intermediate=768, layers=4, heads=4, kv_heads=2, vocabulary=QWEN_VOCABULARY
+    hidden=128, intermediate=384, layers=2, heads=2, kv_heads=1, vocabulary=QWEN_VOCABULARY
 )
-TINY = ModelSize(hidden=64, intermediate=192, layers=2, heads=1, kv_heads=1, vocabulary=32_000)
+TINY = ModelSize(hidden=64, intermediate=8192, layers=1, heads=1, kv_heads=1, vocabulary=32_000)
+"""Its layer is as wide inside as makes attention and the rest cost each other's share of 1.5B's."""
 QWEN_1_5B = ModelSize(
     hidden=1536,
     intermediate=8960,

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
 
@@ -64,12 +65,15 @@ Engine = Callable[[Work], Sequence[Answer]]
 def serve(start: Callable[[Sequence[str]], Engine]) -> None:
     """Load an engine as the command line says; then answer every line until there are no more.
 
-    What libraries print goes to standard error.
+    Every engine works in a thread that did not load it, as in a server: OpenMP then lets the
+    threads of both sleep where otherwise they would spin. What libraries print goes to standard
+    error.
     """
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     engine = start(sys.argv[1:])
     print(json.dumps({"ready": True}), file=replies)
-    for line in sys.stdin:
-        answers = engine(Work(**json.loads(line)))
-        print(json.dumps([asdict(answer) for answer in answers]), file=replies)
+    with ThreadPoolExecutor(1) as thread:
+        for line in sys.stdin:
+            answers = thread.submit(engine, Work(**json.loads(line))).result()
+            print(json.dumps([asdict(answer) for answer in answers]), file=replies)

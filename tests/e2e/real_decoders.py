@@ -21,12 +21,15 @@ from longspan.server.decoder.tokens import load_prompt_tokeniser
 from longspan.server.pool.watchdog import Watchdog
 from longspan.server.pool.worker import Worker
 from longspan.server.tasks.task import Task
+from tests.e2e.generation import model_folder
 from tests.e2e.workers import serving_with
 from tests.pool.harness import until
 from tests.support.data import shared_data
 from tests.support.serving import Serving
+from tests.worker.decoders import tiny_decoder
 
 KV_BYTES = 64 << 20
+VOCABULARY = 600
 STORY = (
     "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. "
     "One day, she saw a big, red ball. She wanted to play with it, but it was too high.\n\n"
@@ -37,6 +40,12 @@ STORY = (
 def stories_folder() -> Path:
     """A small model that writes real sentences; skips the test where it is absent."""
     return shared_data("models", "stories260K", "hf")
+
+
+def streaming_decoder(folder: Path, *, thinks: bool = False, **settings: Any) -> Path:
+    """A random decoder whose tokenizer's words are Qwen2's, so that documents are cut early."""
+    tiny_decoder("qwen2", folder, vocab_size=VOCABULARY, **settings)
+    return model_folder(folder, thinks=thinks)
 
 
 @asynccontextmanager

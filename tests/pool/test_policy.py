@@ -18,7 +18,7 @@ from longspan.server.pool.lifecycle import (
     WorkerState,
     moved,
 )
-from longspan.server.pool.quarantine import Quarantine
+from longspan.server.pool.quarantine import KILL, Quarantine
 from longspan.server.pool.sockets import SocketDirectory
 from longspan.server.pool.stderr_tail import StderrTail
 from longspan.server.pool.watchdog import Watchdog
@@ -37,6 +37,32 @@ def test_two_strikes_of_one_job_quarantine_its_subject() -> None:
     assert isinstance(quarantine.error(Subject("s1"), 10.9), DocumentQuarantined)
     assert quarantine.error(Subject("s2"), 1.0) is None
     assert quarantine.error(Subject("s1"), 11.0) is None
+
+
+def test_four_kills_by_hand_weigh_as_much_as_two_crashes() -> None:
+    """Somebody who kills workers at random does not condemn a document that was there thrice."""
+    quarantine = Quarantine()
+    for _ in range(3):
+        assert quarantine.struck(_jobs(1), [JobId(1)], 0.0, weight=KILL) == set()
+    assert quarantine.struck(_jobs(1), [JobId(1)], 0.0, weight=KILL) == {"s1"}
+
+
+@pytest.mark.parametrize(
+    ("cause", "status", "by_hand"),
+    [
+        (DeathCause.EXITED, -9, True),
+        (DeathCause.STREAM_ENDED, -9, True),
+        (DeathCause.EXITED, -6, False),
+        (DeathCause.EXITED, 1, False),
+        (DeathCause.HUNG, -9, False),
+        (DeathCause.SILENT, -9, False),
+    ],
+)
+def test_only_a_kill_that_is_not_ours_is_by_hand(
+    cause: DeathCause, status: int, by_hand: bool
+) -> None:
+    """The server kills what hangs or falls silent, with the same signal."""
+    assert Death(cause, status, "").by_hand is by_hand
 
 
 def test_old_news_accuses_all_that_was_in_flight() -> None:

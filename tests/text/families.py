@@ -1,7 +1,7 @@
 """Tokenizers of every family that has a rule: the real ones, and small ones trained here.
 
-The small ones have the pre-tokenizers of Qwen2, Llama 3 and DeepSeek-V3, so these families
-are covered on a machine without the real vocabularies.
+The small ones have the pre-tokenizers of Qwen2, Llama 3, DeepSeek-V3, GPT-OSS and newer
+Mistral models, so these families are covered on a machine without the real vocabularies.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from longspan.server.text.cuts import DEEPSEEK3, LLAMA3, QWEN2
+from longspan.server.text.cuts import DEEPSEEK3, LLAMA3, O200K, QWEN2, TEKKEN
 from longspan.server.text.tokeniser import load_tokenizer
 from tests.support.data import shared_data
 from tests.text.corpus import OWN, long_texts
@@ -24,6 +24,8 @@ SMALL: dict[str, tuple[Sequence[str], bool]] = {
     "small_qwen2": ((QWEN2,), True),
     "small_llama3": ((LLAMA3,), False),
     "small_deepseek3": (DEEPSEEK3, False),
+    "small_o200k": ((O200K,), False),
+    "small_tekken": ((TEKKEN,), False),
 }
 FAMILIES = (*REAL, *SMALL)
 WITH_OFFSETS = ("minilm", "packaged_minilm")

@@ -12,16 +12,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from longspan.server.text.cuts import DEEPSEEK3, LLAMA3, MARKS, QWEN2, CutRule, cut_rule
+from longspan.server.text.cuts import (
+    DEEPSEEK3,
+    LLAMA3,
+    MARKS,
+    O200K,
+    QWEN2,
+    TEKKEN,
+    WordCuts,
+    cut_rule,
+)
 from tests.text.corpus import ALPHABET, OWN, adversarial
 from tests.text.families import FAMILIES, SMALL, matching_tokenizer, tokenizer_of
 
 STRINGS = 4_000
 SEED = 20261124
-EVERYTHING = CutRule(MARKS)
+EVERYTHING = WordCuts(MARKS)
 
 
-def safe_cuts(rule: CutRule, text: str) -> Iterator[int]:
+def safe_cuts(rule: WordCuts, text: str) -> Iterator[int]:
     return (position for position in range(1, len(text)) if rule.is_safe(text, position))
 
 
@@ -30,7 +39,7 @@ def ids_of(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     return [encoding.ids for encoding in batch]
 
 
-def check_cuts(tokenizer: Tokenizer, rule: CutRule, texts: Sequence[str]) -> int:
+def check_cuts(tokenizer: Tokenizer, rule: WordCuts, texts: Sequence[str]) -> int:
     """Compare the whole with its two sides at each safe cut; return how many there were."""
     cuts = [(text, position) for text in texts for position in safe_cuts(rule, text)]
     whole = ids_of(tokenizer, [text for text, _ in cuts])
@@ -41,9 +50,9 @@ def check_cuts(tokenizer: Tokenizer, rule: CutRule, texts: Sequence[str]) -> int
     return len(cuts)
 
 
-def rule_of(tokenizer: Tokenizer) -> CutRule:
+def rule_of(tokenizer: Tokenizer) -> WordCuts:
     rule = cut_rule(tokenizer.to_str())
-    assert rule is not None
+    assert isinstance(rule, WordCuts)
     return rule
 
 
@@ -127,7 +136,7 @@ def byte_level(*patterns: str, behaviour: str = "isolated") -> Tokenizer:
     return tokenizer
 
 
-@pytest.mark.parametrize("patterns", [(QWEN2,), (LLAMA3,), DEEPSEEK3])
+@pytest.mark.parametrize("patterns", [(QWEN2,), (LLAMA3,), (O200K,), (TEKKEN,), DEEPSEEK3])
 def test_the_known_pipelines_have_a_rule(patterns: tuple[str, ...]) -> None:
     assert rule_of(byte_level(*patterns)) == EVERYTHING
 

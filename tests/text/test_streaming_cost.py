@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from longspan.server.text.cuts import MARKS, CutRule
+from longspan.server.text.cuts import MARKS, WordCuts
 from longspan.server.text.tokeniser import StreamingTokeniser
 from tests.text.families import tokenizer_of
 
 
 @dataclass(frozen=True)
-class CountingRule(CutRule):
+class CountingRule(WordCuts):
     """Counts the places it is asked about."""
 
     asked: list[int] = field(default_factory=lambda: [0])

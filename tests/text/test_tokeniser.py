@@ -105,7 +105,7 @@ def test_text_without_a_safe_cut_waits_and_stays_exact() -> None:
 
 
 def test_an_unknown_pipeline_is_tokenised_at_the_end_and_exact() -> None:
-    tokenizer = Tokenizer(models.BPE({"▁a": 0, "b": 1, "▁": 2, "a": 3}, [("▁", "a")]))
+    tokenizer = Tokenizer(models.Unigram([("▁a", -1.0), ("b", -2.0), ("▁", -3.0)], 0))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokeniser = StreamingTokeniser(tokenizer, with_offsets=True, least_chars=1)
     assert [tokeniser.feed(part) for part in ("a b", " a", " b a")] == [[], [], []]

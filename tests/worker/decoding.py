@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from tests.support.data import shared_data
 from tests.worker.harness import Stream, Worker, opened, started
 
 ENDS = ("finished", "cancelled", "failed")
-KV_BYTES = str(64 << 20)
+KV_BYTES = 64 << 20
 
 
 def stories() -> Path:
@@ -42,11 +42,16 @@ def story_tokens(text: str) -> list[int]:
     return tokens
 
 
+def starting(folder: Path, *, kv_bytes: int = KV_BYTES) -> AbstractContextManager[Worker]:
+    """A decoder process; starting it takes seconds, ``wait_ready`` waits for them."""
+    options = ("--role", "decoder", "--dtype", "float32", "--kv-bytes", str(kv_bytes))
+    return started(str(folder), *options)
+
+
 @contextmanager
-def decoder(folder: Path, *arguments: str, kv_bytes: str = KV_BYTES) -> Iterator[Worker]:
+def decoder(folder: Path, *, kv_bytes: int = KV_BYTES) -> Iterator[Worker]:
     """A decoder process that is ready."""
-    options = ["--role", "decoder", "--dtype", "float32", "--kv-bytes", kv_bytes, *arguments]
-    with started(str(folder), *options) as worker:
+    with starting(folder, kv_bytes=kv_bytes) as worker:
         worker.wait_ready()
         yield worker
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def chunking(tokens: list[int], chance: random.Random) -> list[list[int]]:
     cuts = [chance.choice([0, len(tokens), PAGE - 1, PAGE, PAGE + 1]) for _ in range(count // 2)]
     cuts += [chance.randrange(len(tokens) + 1) for _ in range(count - len(cuts))]
     bounds = [0, *sorted(cuts), len(tokens)]
-    return [tokens[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    return [tokens[start:end] for start, end in pairwise(bounds)]
 
 
 async def pause(sequences: Decoding, chance: random.Random) -> None:
@@ -127,11 +128,11 @@ async def test_questions_at_the_same_time_read_a_document_once(worker: Worker) -
     document = story_tokens(DOCUMENT)[:2500]
     async with decoding(worker) as sequences:
         alone = [
-            await sequences.answer(document + [400 + n], max_tokens=12, tenant=f"alone {n}")
+            await sequences.answer([*document, 400 + n], max_tokens=12, tenant=f"alone {n}")
             for n in range(4)
         ]
         together = [
-            await sequences.open(document + [400 + n], max_tokens=12, tenant="together")
+            await sequences.open([*document, 400 + n], max_tokens=12, tenant="together")
             for n in range(4)
         ]
         await sequences.ended(*together)

@@ -47,7 +47,7 @@ def kv_bytes() -> int:
 def worker(tmp_path_factory: pytest.TempPathFactory, kv_bytes: int) -> Iterator[Worker]:
     """One worker for all tests of this module; its model could read more than its pages hold."""
     folder = stretched_stories(Path(tmp_path_factory.mktemp("stories")), context_tokens=4096)
-    with decoder(folder, kv_bytes=str(kv_bytes)) as worker:
+    with decoder(folder, kv_bytes=kv_bytes) as worker:
         yield worker
 
 
@@ -62,11 +62,11 @@ async def test_the_tokens_that_fit_follow_from_the_configuration(
 
 
 async def test_more_sequences_than_fit_all_complete_undisturbed(worker: Worker) -> None:
-    """Eight that need two pages each, and one that needs four, take turns in five pages."""
-    prompts = [story_tokens(PROMPT + " She was happy." * (20 + n)) for n in range(8)]
-    prompts.append(story_tokens(PROMPT + " He was sad and she was happy." * 60))
+    """Eight that grow into a second page, and one that needs three, take turns in five pages."""
+    prompts = [story_tokens(PROMPT + " She was happy." * 60)[: 190 + 7 * n] for n in range(8)]
+    prompts.append(story_tokens(PROMPT + " He was sad and she was happy." * 60)[: 2 * PAGE + 90])
     options = [
-        {"max_tokens": 300, "temperature": n % 2 * 0.7, "seed": n, "priority": 1 + n % 3}
+        {"max_tokens": 90, "temperature": n % 2 * 0.7, "seed": n, "priority": 1 + n % 3}
         for n in range(len(prompts))
     ]
     async with decoding(worker) as sequences:
@@ -75,6 +75,7 @@ async def test_more_sequences_than_fit_all_complete_undisturbed(worker: Worker) 
     assert [answer.tokens for answer in crowd] == [answer.tokens for answer in alone]
     assert [answer.text for answer in crowd] == [answer.text for answer in alone]
     assert {answer.reason for answer in crowd} == {"LENGTH"}
+    assert max(beat.used_pages for beat in sequences.stream.heartbeats) == PAGES
 
 
 async def run(

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from longspan.internal.v1 import worker_service_pb2 as pb
-from tests.worker.decoding import Answer, Decoding, decoder, decoding, stories, story_tokens
+from tests.worker.decoding import Answer, Decoding, decoding, starting, stories, story_tokens
 from tests.worker.harness import Worker
 
 PROMPT = "Once upon a time, there was a little girl named Lily."
@@ -37,15 +37,29 @@ REQUESTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def worker() -> Iterator[Worker]:
-    """One worker for all tests of this module; the one that goes on."""
-    with decoder(stories()) as worker:
-        yield worker
+def pair() -> Iterator[tuple[Worker, Worker]]:
+    """Two workers for all tests of this module; they start side by side."""
+    with starting(stories()) as worker, starting(stories()) as victim:
+        worker.wait_ready()
+        victim.wait_ready()
+        yield worker, victim
+
+
+@pytest.fixture(scope="module")
+def worker(pair: tuple[Worker, Worker]) -> Worker:
+    """The one that goes on."""
+    return pair[0]
+
+
+@pytest.fixture(scope="module")
+def victim(pair: tuple[Worker, Worker]) -> Worker:
+    """The one that is killed."""
+    return pair[1]
 
 
 def splits(count: int) -> list[int]:
     """After how many tokens an answer may break off: both ends, and between."""
-    return sorted({0, 1, 2, count // 3, count // 2, count - 2, count - 1, count})
+    return sorted({0, 1, 2, count // 3, count * 3 // 4, count - 1, count})
 
 
 @pytest.mark.parametrize("name", REQUESTS)
@@ -54,6 +68,7 @@ async def test_delivered_tokens_are_followed_by_the_rest(worker: Worker, name: s
     prompt = story_tokens(PROMPT)
     async with decoding(worker) as sequences:
         whole = await sequences.answer(prompt, **REQUESTS[name])
+        assert whole.reason == ("LENGTH" if REQUESTS[name]["max_tokens"] == 60 else "STOP")
         points = splits(len(whole.tokens))
         rests = [
             await sequences.open(prompt, delivered=whole.tokens[:point], **REQUESTS[name])
@@ -107,15 +122,14 @@ async def open_all(
     ]
 
 
-async def test_ten_generations_survive_a_killed_process(worker: Worker) -> None:
+async def test_ten_generations_survive_a_killed_process(worker: Worker, victim: Worker) -> None:
     """Text is as if nothing had happened, and every token has been there once."""
     prompts = [story_tokens(PROMPT + " She was very happy." * n) for n in range(10)]
     none: list[list[int]] = [[]] * 10
-    with decoder(stories()) as victim:
-        async with decoding(victim) as sequences:
-            undisturbed = await open_all(sequences, prompts, none, "undisturbed")
-            await sequences.ended(*undisturbed)
-        broken = await break_off(victim, prompts)
+    async with decoding(victim) as sequences:
+        undisturbed = await open_all(sequences, prompts, none, "undisturbed")
+        await sequences.ended(*undisturbed)
+    broken = await break_off(victim, prompts)
     assert any(one.end is None for one in broken)
     assert any(one.tokens for one in broken)
     async with decoding(worker) as sequences:
@@ -130,11 +144,18 @@ async def test_ten_generations_survive_a_killed_process(worker: Worker) -> None:
 
 async def break_off(victim: Worker, prompts: Sequence[list[int]]) -> list[Answer]:
     """Open ten sequences and kill the process in the middle; returns what was heard."""
+    answers: list[Answer] = []
     with pytest.raises(grpc.aio.AioRpcError) as death:
-        async with decoding(victim) as sequences:
-            answers = await open_all(sequences, prompts, [[]] * 10, "broken")
-            await sequences.generated(answers[5], 20)
-            victim.process.kill()
-            await sequences.ended(*answers)
+        await hear_to_the_death(victim, prompts, answers)
     assert death.value.code() is grpc.StatusCode.UNAVAILABLE
     return answers
+
+
+async def hear_to_the_death(
+    victim: Worker, prompts: Sequence[list[int]], answers: list[Answer]
+) -> None:
+    async with decoding(victim) as sequences:
+        answers += await open_all(sequences, prompts, [[]] * 10, "broken")
+        await sequences.generated(answers[5], 20)
+        victim.process.kill()
+        await sequences.ended(*answers)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from longspan.internal.v1 import worker_service_pb2 as pb
 from tests.worker.decoders import tiny_decoder
 from tests.worker.decoding import Answer, Decoding, decoder, decoding
 from tests.worker.harness import Worker, opened
@@ -15,6 +16,8 @@ CONTEXT = 16_384
 LONG = [5 + n * 31 % 370 for n in range(CONTEXT - 100)]
 SHORT = LONG[:40]
 FOR_EVER = CONTEXT // 2
+ENDLESS = pb.Grammar(regex=f"[a-z]{{{FOR_EVER}}}")
+"""Keeps a random model from its stop tokens."""
 DEADLINE_MS = 600
 STEPS = 2
 """The one that runs when a command is sent, and the one that may have begun before it came."""
@@ -45,9 +48,7 @@ async def waiting(sequences: Decoding, **options: Any) -> Answer:
     """Complete, behind the running step of another sequence."""
     other = await sequences.open(LONG, tenant="other")
     await sequences.read_to(other, 1)
-    answer = await sequences.open(LONG, **options)
-    await sequences.cancel(other)
-    return answer
+    return await sequences.open(LONG, **options)
 
 
 async def prefilling(sequences: Decoding, **options: Any) -> Answer:
@@ -60,7 +61,7 @@ async def prefilling(sequences: Decoding, **options: Any) -> Answer:
 
 async def decoding_on(sequences: Decoding, **options: Any) -> Answer:
     """In the middle of its answer."""
-    answer = await sequences.open(SHORT, max_tokens=FOR_EVER, **options)
+    answer = await sequences.open(SHORT, max_tokens=FOR_EVER, grammar=ENDLESS, **options)
     await sequences.generated(answer, 5)
     return answer
 
@@ -77,7 +78,8 @@ async def test_a_cancelled_sequence_ends_with_the_running_step(
     async with decoding(worker) as sequences:
         answer = await phase(sequences, tenant=f"cancelled while {phase.__name__}")
         step = (await sequences.heartbeat()).step
-        await sequences.cancel(answer)
+        for one in reversed(sequences.answers.values()):
+            await sequences.cancel(one)
         await sequences.ended(*sequences.answers.values())
         beat = await sequences.heartbeat()
     assert answer.reason == "CANCELLED"
@@ -91,7 +93,11 @@ async def test_a_sequence_fails_when_its_deadline_passes(worker: Worker, phase: 
     """With a Failed of its own, and nothing of it is left."""
     tenant = f"late while {phase.__name__}"
     async with decoding(worker) as sequences:
-        answer = await phase(sequences, tenant=tenant, deadline_ms=DEADLINE_MS)
+        deadline_ms = 1 if phase is waiting else DEADLINE_MS
+        answer = await phase(sequences, tenant=tenant, deadline_ms=deadline_ms)
+        await sequences.ended(answer)
+        for one in sequences.answers.values():
+            await sequences.cancel(one)
         await sequences.ended(*sequences.answers.values())
         beat = await sequences.heartbeat()
     assert answer.reason == "DEADLINE_EXCEEDED"
@@ -119,7 +125,10 @@ async def test_others_go_on_when_one_is_cancelled(worker: Worker) -> None:
     async with decoding(worker) as sequences:
         alone = await sequences.answer(SHORT, max_tokens=40)
         other = await sequences.open(SHORT, max_tokens=40)
-        victims = [await sequences.open(SHORT[n:], max_tokens=FOR_EVER) for n in range(1, 6)]
+        victims = [
+            await sequences.open(SHORT[n:], max_tokens=FOR_EVER, grammar=ENDLESS)
+            for n in range(1, 6)
+        ]
         for victim in victims:
             await sequences.generated(victim, 2)
             await sequences.cancel(victim)

@@ -13,9 +13,9 @@ from longspan.internal.v1 import worker_service_pb2 as pb
 from tests.worker.decoding import (
     Answer,
     Decoding,
-    decoder,
     decoding,
     packed,
+    starting,
     stories,
     story_tokens,
 )
@@ -50,19 +50,26 @@ BAD_OPENS: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.fixture(scope="module")
-def worker() -> Iterator[Worker]:
-    """One worker for all tests of this module."""
-    with decoder(stories()) as worker:
+def process() -> Iterator[Worker]:
+    """The one worker of this module, while it starts."""
+    with starting(stories()) as worker:
         yield worker
 
 
 @pytest.fixture(scope="module")
-def references() -> list[list[int]]:
-    """What transformers generates for the prompts."""
+def references(process: Worker) -> list[list[int]]:
+    """What transformers generates for the prompts; computed while the worker starts."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(stories(), dtype=torch.float32)
     return [generate(model, story_tokens(prompt)) for prompt in PROMPTS]
+
+
+@pytest.fixture(scope="module")
+def worker(process: Worker, references: list[list[int]]) -> Worker:
+    """One worker for all tests of this module."""
+    process.wait_ready()
+    return process
 
 
 def generate(model: torch.nn.Module, prompt: list[int]) -> list[int]:

@@ -185,7 +185,7 @@ class DocumentMissing(LongspanError):
 
 
 class DocumentQuarantined(LongspanError):
-    """The document killed the worker twice and is not tried again."""
+    """The document killed workers and is not tried again."""
 
 
 class DecoderRequired(LongspanError):

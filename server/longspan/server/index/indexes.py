@@ -54,7 +54,7 @@ class Indexes:
         """Let a document pass that may be indexed.
 
         Raises:
-            DocumentQuarantined: it killed a worker twice.
+            DocumentQuarantined: it killed workers.
         """
         self._embedder.dispatcher.check(Subject(document.document_id))
 

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -75,6 +76,12 @@ class Death:
     cause: DeathCause
     exit_status: int | None
     detail: str
+
+    @property
+    def by_hand(self) -> bool:
+        """True where somebody may have killed the process that did nothing wrong itself."""
+        killed = self.exit_status == -signal.SIGKILL
+        return killed and self.cause in (DeathCause.EXITED, DeathCause.STREAM_ENDED)
 
     @property
     def final(self) -> bool:

@@ -1,9 +1,13 @@
-"""Which documents are never tried again: two strikes of the same job.
+"""Which documents are never tried again: those whose job kills workers again and again.
 
 A job strikes when a worker dies while the job is in the running step. The first strike
-accuses everything that ran together; the struck jobs are then run alone, so a second
+accuses everything that ran together; the struck jobs are then run alone, so a further
 death names the guilty one. Strikes belong to jobs, not to documents: workers that are
-killed from outside hit many jobs of a long document once, and none of them twice in a row.
+killed from outside hit many jobs of a long document once, and few of them in a row.
+
+Not every death is as telling. A crash or a hang is the job's; two of them condemn. A
+SIGKILL may come from an operator, a container runtime or for lack of memory, and a process
+that falls silent may stand on a machine that does; it takes four of them.
 """
 
 from __future__ import annotations
@@ -14,9 +18,14 @@ from collections.abc import Collection, Mapping
 from longspan.server.errors import DocumentQuarantined
 from longspan.server.queue.job import JobId, Subject
 
+CRASH = 2
+KILL = 1
+"""What a death weighs: by the process's own doing, or by somebody's hand."""
+GUILTY = 4
+
 
 class Quarantine:
-    """Strikes of live jobs, and a bounded, expiring set of subjects that struck out.
+    """Strikes of live jobs, by weight, and a bounded, expiring set of subjects that struck out.
 
     Args:
         capacity: subjects kept; the one quarantined or asked for longest ago goes first.
@@ -26,16 +35,21 @@ class Quarantine:
     def __init__(self, *, capacity: int = 1024, ttl_s: float = 3600.0) -> None:
         self._capacity = capacity
         self._ttl_s = ttl_s
-        self._suspects: dict[JobId, None] = {}
+        self._suspects: dict[JobId, int] = {}
         self._until_s: OrderedDict[Subject, float] = OrderedDict()
 
     @property
     def suspects(self) -> Collection[JobId]:
-        """Jobs with one strike, oldest first; each must run alone."""
+        """Jobs with a strike, oldest first; each must run alone."""
         return self._suspects.keys()
 
     def struck(
-        self, in_flight: Mapping[JobId, Subject], running: Collection[JobId], now: float
+        self,
+        in_flight: Mapping[JobId, Subject],
+        running: Collection[JobId],
+        now: float,
+        *,
+        weight: int = CRASH,
     ) -> set[Subject]:
         """A worker died: strike what ran; return the subjects quarantined by that.
 
@@ -43,10 +57,12 @@ class Quarantine:
             in_flight: jobs the worker had, and what each is about.
             running: jobs of its running step, as far as it told. When none of them is
                 still in flight that is old news, and all that was in flight is accused.
+            weight: of the death.
         """
         accused = [job for job in in_flight if job in running] or list(in_flight)
-        guilty = {in_flight[job] for job in accused if job in self._suspects}
-        self._suspects.update(dict.fromkeys(accused))
+        for job in accused:
+            self._suspects[job] = self._suspects.get(job, 0) + weight
+        guilty = {in_flight[job] for job in accused if self._suspects[job] >= GUILTY}
         for subject in guilty:
             self.lock_up(subject, now)
         return guilty
@@ -65,7 +81,7 @@ class Quarantine:
             return None
         self._until_s.move_to_end(subject)
         return DocumentQuarantined(
-            f"document {subject} killed a worker twice; not tried again for {until_s - now:.0f} s"
+            f"document {subject} killed workers; not tried again for {until_s - now:.0f} s"
         )
 
     def lock_up(self, subject: Subject, now: float) -> None:

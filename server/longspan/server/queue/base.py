@@ -19,7 +19,7 @@ from longspan.server.pool.config import PoolConfig
 from longspan.server.pool.lifecycle import Death, DeathCause, WorkerState
 from longspan.server.pool.model_info import ModelInfo
 from longspan.server.pool.pool import Pool, PoolHooks
-from longspan.server.pool.quarantine import Quarantine
+from longspan.server.pool.quarantine import CRASH, KILL, Quarantine
 from longspan.server.pool.worker import Worker
 from longspan.server.queue.assignment import Assignment
 from longspan.server.queue.fair_queue import FairQueue, QueueLimits
@@ -44,7 +44,7 @@ class Work(Protocol):
     def request(self) -> RequestInfo: ...
     @property
     def subject(self) -> Subject:
-        """What is quarantined when it kills a worker twice now."""
+        """What is quarantined when it kills workers now."""
         ...
 
     @property
@@ -301,7 +301,7 @@ class BaseDispatcher(ABC, Generic[W]):
         window = self._windows.pop(worker, None)
         if window is not None:
             if death.cause is not DeathCause.STOPPED:
-                self._strike(window, worker.running)
+                self._strike(window, worker.running, death)
             for job_id in reversed(list(window.jobs)):
                 self._give_back(self._works[job_id], worker)
         if (failure := self._pool.failure) is not None:
@@ -310,11 +310,15 @@ class BaseDispatcher(ABC, Generic[W]):
         self._report_health()
         self._pump()
 
-    def _strike(self, window: Window, running: Sequence[int]) -> None:
+    def _strike(self, window: Window, running: Sequence[int], death: Death) -> None:
         """Accuse what ran; fail all that waits for a document found guilty."""
         now = self._loop.time()
         in_flight = {job_id: self._works[job_id].subject for job_id in window.jobs}
-        guilty = self._quarantine.struck(in_flight, {JobId(job_id) for job_id in running}, now)
+        named = {JobId(job_id) for job_id in running}
+        # A worker names what it runs before it runs it: silent without a name, it ran nothing.
+        unnamed = death.cause is DeathCause.SILENT and not named & in_flight.keys()
+        weight = KILL if death.by_hand or unnamed else CRASH
+        guilty = self._quarantine.struck(in_flight, named, now, weight=weight)
         for work in list(self._works.values()) if guilty else ():
             error = self._quarantine.error(work.subject, now) if work.subject in guilty else None
             if error is not None:

@@ -43,7 +43,7 @@ class Dispatcher(BaseDispatcher[Call]):
             ValueError: more texts or tokens than one job may hold, or none.
             QueueFull: too much waits already.
             DeadlineExceeded: ``request.deadline_s`` passed.
-            DocumentQuarantined: the document killed a worker twice.
+            DocumentQuarantined: the document killed workers.
             EncodeFailed: the worker refused the job.
             WorkersUnavailable: all workers failed for good.
             Draining: the server stops.

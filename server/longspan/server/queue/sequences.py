@@ -64,7 +64,7 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
         Raises:
             PromptTooLong: the model does not even read the prefix.
             QueueFull: too much waits already.
-            DocumentQuarantined: the document killed a worker twice.
+            DocumentQuarantined: the document killed workers.
             WorkersUnavailable: all workers failed for good.
             Draining: the server stops.
         """
@@ -84,7 +84,7 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
         """The document has another name from now on, under which it will be asked for again.
 
         Raises:
-            DocumentQuarantined: it killed a worker twice, under either name.
+            DocumentQuarantined: it killed workers, under either name.
         """
         if self._quarantine.error(sequence.document, self._loop.time()) is not None:
             self.quarantine(subject)

@@ -112,7 +112,7 @@ class Generating:
         """The document that arrived has an id now, by which it will be asked for again.
 
         Raises:
-            DocumentQuarantined: it killed a worker twice under that id.
+            DocumentQuarantined: it killed workers under that id.
         """
         self._decoder.dispatcher.known_as(self._sequence, subject)
 

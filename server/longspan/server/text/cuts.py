@@ -1,8 +1,10 @@
 """Where a text may be cut so that tokenising both sides equals tokenising the whole.
 
-A cut before position ``p`` is *safe* when ``text[p - 1]`` is a letter or an ASCII digit and
-``text[p]`` is one of a few white-space and CJK punctuation characters (``MARKS``). For the
-pipelines recognised here this follows from four facts:
+``merge_cuts`` has the rule of SentencePiece-style BPE. The rest of this module is about
+pipelines that split a text into words first. There a cut before position ``p`` is *safe* when
+``text[p - 1]`` is a letter or an ASCII digit and ``text[p]`` is one of a few white-space and
+CJK punctuation characters (``MARKS``). For the pipelines of Qwen2, Llama 3, GPT-4o and
+GPT-OSS (o200k), newer Mistral (Tekken), DeepSeek-V3 and BERT this follows from four facts:
 
 1. Normalising. Characters of ``MARKS`` are starters (UAX #15) that compose with nothing
    before them and are their own NFC form, so NFC and BertNormalizer (NFD, marks removed,
@@ -16,7 +18,11 @@ pipelines recognised here this follows from four facts:
 
    - a contraction, ``[^...]?\\p{L}+``, ``[!...][A-Za-z]+`` and ``[^...]?[\\p{L}\\p{M}]+`` end
      with their letters and marks, ``\\p{N}{1,3}`` with its digits;
-   - `` ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*`` and `` ?[\\p{P}\\p{S}]+[\\r\\n]*`` match no letter or digit;
+   - the words of o200k and Tekken end where lower case turns to upper, and o200k's may take a
+     contraction: however these alternatives backtrack, behind their leading character stand
+     letters and marks, then perhaps ``'`` and letters, and nothing is looked ahead for;
+   - `` ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*`` (and without ``/``) and
+     `` ?[\\p{P}\\p{S}]+[\\r\\n]*`` match no letter or digit;
    - the white-space alternatives match neither; their look-ahead ``(?!\\S)`` sees one
      character behind a run of white space, and on the left of ``p`` such a run is followed
      by a character of the left side, which ends in none.
@@ -46,6 +52,9 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
+from longspan.server.text.cut_rule import CutRule
+from longspan.server.text.merge_cuts import merge_cuts
+
 MARKS = frozenset(" \n\r\t，。；：！？、")
 
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -60,12 +69,22 @@ DEEPSEEK3 = (
     "|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
     "| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
 )
-_KNOWN_SPLITS = frozenset({(QWEN2,), (LLAMA3,), DEEPSEEK3})
+_CASED_START = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
+_CASED_END = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_CASED_REST = r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+O200K = (
+    rf"{_CASED_START}*{_CASED_END}+{_CONTRACTIONS}?|{_CASED_START}+{_CASED_END}*{_CONTRACTIONS}?"
+    rf"|\p{{N}}{{1,3}}|{_CASED_REST}"
+)
+TEKKEN = rf"{_CASED_START}*{_CASED_END}+|{_CASED_START}+{_CASED_END}*|\p{{N}}|{_CASED_REST}"
+# Every character is part of a match of these.
+_COMPLETE_SPLITS = frozenset({(QWEN2,), (LLAMA3,), (O200K,), (TEKKEN,)})
+_KNOWN_SPLITS = _COMPLETE_SPLITS | {DEEPSEEK3}
 
 
 @dataclass(frozen=True, slots=True)
-class CutRule:
-    """The safe cuts of one tokenizer.
+class WordCuts(CutRule):
+    """The safe cuts of a tokenizer that models one word at a time.
 
     Attributes:
         marks: characters before which a cut is safe, if a letter or digit stands there.
@@ -77,27 +96,21 @@ class CutRule:
         """True when ``text`` may be cut before ``position``, which is at least 1."""
         return text[position] in self.marks and _ends_word(text[position - 1])
 
-    def last(self, text: str, start: int, end: int) -> int | None:
-        """The last safe cut in ``[start, end)``; ``start`` is at least 1."""
-        for position in range(end - 1, start - 1, -1):
-            if self.is_safe(text, position):
-                return position
-        return None
 
-    def first(self, text: str, start: int) -> int | None:
-        """The first safe cut from ``start`` on, which is at least 1."""
-        for position in range(start, len(text)):
-            if self.is_safe(text, position):
-                return position
-        return None
+def cut_rule(tokenizer_json: str, *, tokens_are_text: bool = False) -> CutRule | None:
+    """The rule for a serialised tokenizer; None when nothing is known about it.
 
-
-def cut_rule(tokenizer_json: str) -> CutRule | None:
-    """The rule for a serialised tokenizer; None when nothing is known about it."""
+    Args:
+        tokenizer_json: as ``Tokenizer.to_str`` writes it.
+        tokens_are_text: special tokens are never matched (``encode_special_tokens``).
+    """
     spec = json.loads(tokenizer_json)
-    if not (_is_byte_level_bpe(spec) or _is_bert(spec)):
-        return None
-    added = spec.get("added_tokens") or []
+    if _is_byte_level_bpe(spec) or _is_bert(spec):
+        return _word_cuts(spec.get("added_tokens") or [])
+    return merge_cuts(spec, tokens_are_text=tokens_are_text)
+
+
+def _word_cuts(added: list[dict[str, Any]]) -> WordCuts | None:
     if not all(_is_plain(token) for token in added):
         return None
     inside = {
@@ -106,7 +119,7 @@ def cut_rule(tokenizer_json: str) -> CutRule | None:
         for before, after in zip(token["content"], token["content"][1:], strict=False)
         if _ends_word(before)
     }
-    return CutRule(MARKS - inside)
+    return WordCuts(MARKS - inside)
 
 
 def _is_plain(token: dict[str, Any]) -> bool:
@@ -124,16 +137,23 @@ def _is_byte_level_bpe(spec: dict[str, Any]) -> bool:
         return False
     *splits, last = steps
     patterns = tuple(split.get("pattern", {}).get("Regex") for split in splits)
-    isolated = all(
-        split["type"] == "Split" and split["behavior"] == "Isolated" and not split["invert"]
-        for split in splits
-    )
     byte_level = (
         last["type"] == "ByteLevel"
         and not last.get("add_prefix_space", True)
         and not last.get("use_regex", True)
     )
-    return byte_level and isolated and patterns in _KNOWN_SPLITS and _only_nfc(spec)
+    isolated = all(_isolates(split) for split in splits) and patterns in _KNOWN_SPLITS
+    kept = all(_keeps_matches(split) for split in splits) and patterns in _COMPLETE_SPLITS
+    return byte_level and (isolated or kept) and _only_nfc(spec)
+
+
+def _isolates(split: dict[str, Any]) -> bool:
+    return split["type"] == "Split" and split["behavior"] == "Isolated" and not split["invert"]
+
+
+def _keeps_matches(split: dict[str, Any]) -> bool:
+    """True for a split that drops what lies between the matches, which is nothing."""
+    return split["type"] == "Split" and split["behavior"] == "Removed" and bool(split["invert"])
 
 
 def _only_nfc(spec: dict[str, Any]) -> bool:

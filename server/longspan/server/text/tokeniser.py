@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from longspan.server.text.cuts import CutRule, cut_rule
+from longspan.server.text.cut_rule import CutRule
+from longspan.server.text.cuts import cut_rule
 
 PIECE_CHARS = 16 << 10
 LEAST_CHARS = 2 << 10
@@ -56,7 +57,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 @lru_cache(maxsize=8)
 def _rule_of(tokenizer: Tokenizer) -> CutRule | None:
     """Serialising a large vocabulary takes half a second: once for all documents."""
-    return cut_rule(tokenizer.to_str())
+    return cut_rule(tokenizer.to_str(), tokens_are_text=tokenizer.encode_special_tokens)
 
 
 class StreamingTokeniser:
@@ -82,6 +83,7 @@ class StreamingTokeniser:
     ) -> None:
         self._tokenizer = tokenizer
         self._rule = _rule_of(tokenizer)
+        self._continuation = self._rule.continuation(tokenizer) if self._rule else tokenizer
         self._with_offsets = with_offsets
         self._piece_chars = piece_chars
         self._least_chars = least_chars
@@ -136,11 +138,17 @@ class StreamingTokeniser:
         return [*pieces, text[start:]]
 
     def _tokenise(self, texts: Sequence[str]) -> list[TokenPiece]:
-        if self._with_offsets:
-            encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        else:
-            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        """Only the first piece of a document is tokenised as the start of a text."""
+        first = 0 if self._done_chars else 1
+        encodings = [
+            *self._encode(self._tokenizer, texts[:first]),
+            *self._encode(self._continuation, texts[first:]),
+        ]
         return [self._piece(text, found) for text, found in zip(texts, encodings, strict=True)]
+
+    def _encode(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[Encoding]:
+        encode = tokenizer.encode_batch if self._with_offsets else tokenizer.encode_batch_fast
+        return encode(list(texts), add_special_tokens=False) if texts else []
 
     def _piece(self, text: str, encoding: Encoding) -> TokenPiece:
         start = self._done_chars
