@@ -125,22 +125,22 @@ class Engines:
         model = str(self.folder / dtype)
         match name:
             case "longspan":
-                flags = (model, dtype, "cpu", "--kv-bytes", KV_BYTES)
-                return EngineProcess("benchmarks.generation_engine", *flags, threads=THREADS)
+                module = "benchmarks.generation_engine"
+                flags = ("--kv-bytes", KV_BYTES)
+                return EngineProcess(module, model, dtype, "cpu", *flags, threads=THREADS)
             case "transformers generate":
-                flags = (model, dtype, "cpu")
                 module = "benchmarks.peers.transformers_generate"
-                return EngineProcess(module, *flags, threads=THREADS)
+                return EngineProcess(module, model, dtype, "cpu", threads=THREADS)
             case "transformers generate_batch":
                 module = "benchmarks.peers.transformers_batch"
                 return EngineProcess(module, model, dtype, "cpu", "sdpa", threads=THREADS)
         if self.peers is None:
             raise EngineFailed("no --peers interpreter was given")
+        module = "benchmarks.peers.llama_cpp_engine"
         if name == CTRANSLATE:
-            arguments = ("benchmarks.peers.ctranslate2_engine", model, str(THREADS))
-        else:
-            arguments = ("benchmarks.peers.llama_cpp_engine", self._gguf(dtype), str(THREADS))
-        return EngineProcess(*arguments, threads=THREADS, python=self.peers)
+            module = "benchmarks.peers.ctranslate2_engine"
+        file = model if name == CTRANSLATE else self._gguf(dtype)
+        return EngineProcess(module, file, str(THREADS), threads=THREADS, python=self.peers)
 
     def _gguf(self, dtype: str) -> str:
         path = self.folder / f"{dtype}.gguf"

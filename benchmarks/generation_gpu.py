@@ -157,13 +157,14 @@ def measure(folder: Path) -> Iterator[Row]:
     yield {
         "engine": torch.cuda.get_device_name(),
         "work": "bfloat16 product, copy",
-        "of the ceiling": f"{ceiling.operations / 1e12:.0f} TFLOP/s, {ceiling.bytes / 1e12:.2f} TB/s",
+        "of the ceiling": f"{ceiling.operations / 1e12:.0f} TFLOP/s, "
+        f"{ceiling.bytes / 1e12:.2f} TB/s",
     }
     for name, size in MODELS.items():
         model = write_model(size, folder / name, dtype=DTYPE, device=DEVICE)
         torch.cuda.empty_cache()
         for engine, (module, *more) in ENGINES.items():
-            about = {"model": name, "engine": engine}
+            about: Row = {"model": name, "engine": engine}
             try:
                 arguments = (str(model), DTYPE, DEVICE, *more)
                 with EngineProcess(module, *arguments, threads=THREADS) as process:

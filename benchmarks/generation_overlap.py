@@ -24,7 +24,7 @@ from longspan.client import Ask, AsyncClient, Completed, Generation, Reasoning, 
 
 QUESTION = "What does the document say?"
 GREEDY = Generation(max_tokens=8, temperature=0)
-ROUNDS = {8192: 5, 32_768: 2}
+ROUNDS = {8192: 3, 32_768: 2}
 CHUNKS = 64
 CHARS_A_TOKEN = 4
 FLAGS = ("--encoder", "none", "--kv-memory", "2GiB", "--dtype", "float32")

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import IO
+from typing import IO, Any
 
 from benchmarks.peers.protocol import Answer, Work
 from benchmarks.texts import REPOSITORY
@@ -77,13 +77,13 @@ class EngineProcess:
         _pipe(self._process.stdout).close()
         self._errors.close()
 
-    def _reply(self) -> Sequence[dict[str, object]]:
+    def _reply(self) -> Sequence[dict[str, Any]]:
         line = _pipe(self._process.stdout).readline()
         if not line:
             self._process.wait()
             self._errors.seek(0)
             raise EngineFailed(self._errors.read()[-ERROR_CHARS:].strip())
-        replies: Sequence[dict[str, object]] = json.loads(line)
+        replies: Sequence[dict[str, Any]] = json.loads(line)
         return replies
 
 

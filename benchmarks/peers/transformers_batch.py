@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from benchmarks.peers.protocol import Answer, Clock, Engine, Work, serve
 from benchmarks.peers.transformers_generate import load
@@ -20,10 +21,11 @@ MEMORY_SHARE = 0.3
 
 def start(arguments: Sequence[str]) -> Engine:
     """Load the model with an attention that takes pages."""
-    from transformers import GenerationConfig
+    import transformers
     from transformers.generation.configuration_utils import ContinuousBatchingConfig
     from transformers.generation.continuous_batching.utils import WorkloadHints
 
+    configs: Any = transformers
     folder, dtype, device, attention = arguments
     model = load(folder, dtype, device, attention)
     settings = ContinuousBatchingConfig(
@@ -36,7 +38,7 @@ def start(arguments: Sequence[str]) -> Engine:
             max_generated_length=work.new_tokens,
             num_requests=len(work.prompts),
         )
-        greedy = GenerationConfig(
+        greedy = configs.GenerationConfig(
             do_sample=False, max_new_tokens=work.new_tokens, eos_token_id=-1, pad_token_id=0
         )
         with model.continuous_batching_context_manager(
@@ -48,7 +50,7 @@ def start(arguments: Sequence[str]) -> Engine:
                 max_new_tokens=work.new_tokens,
                 record_timestamps=True,
             )
-            results = {}
+            results: dict[str, object] = {}
             while len(results) < len(names):
                 result = manager.get_result(timeout=1)
                 if result is not None and result.is_finished():

@@ -33,7 +33,7 @@ VOCABULARY = 600
 STORY = (
     "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. "
     "One day, she saw a big, red ball. She wanted to play with it, but it was too high.\n\n"
-    "Lily's mom said, \"You can try to reach it.\" Lily was happy and started to run. "
+    'Lily\'s mom said, "You can try to reach it." Lily was happy and started to run. '
 )
 
 

@@ -29,7 +29,7 @@ from longspan.client import (
 )
 from longspan.client import Task as ClientTask
 from longspan.server.tasks import task as asked
-from tests.e2e.real_decoders import STORY, Reference, answering, stories_folder
+from tests.e2e.real_decoders import STORY, Reference, Written, answering, stories_folder
 from tests.support.data import EXAMPLES
 from tests.support.serving import Serving
 from tests.worker.decoders import CHATML, R1, tiny_decoder
@@ -96,11 +96,8 @@ async def _heard(stream: AsyncAnswerStream) -> tuple[list[Event], Answer]:
     return events, answer
 
 
-def _check(answer: Answer, expected: object, model: str = "hf") -> None:
+def _check(answer: Answer, expected: Written) -> None:
     """Text, finish, accounts and timings of an answer on the story."""
-    from tests.e2e.real_decoders import Written
-
-    assert isinstance(expected, Written)
     completed, usage = answer.completed, answer.completed.usage
     assert answer.text == expected.text
     assert (answer.reasoning, answer.citations) == ("", ())
@@ -110,7 +107,7 @@ def _check(answer: Answer, expected: object, model: str = "hf") -> None:
     assert usage.retries == 0
     ended = FinishReason.LENGTH if usage.output_tokens == MAX_TOKENS else FinishReason.STOP
     assert completed.finish_reason is ended
-    assert completed.model == model
+    assert completed.model == stories_folder().name
     timings = completed.timings
     assert min(timings.first_delta_s, timings.total_s, timings.per_token_s, timings.upload_s) >= 0
     assert timings.first_delta_s > 0
@@ -224,7 +221,7 @@ async def test_the_encoder_still_picks_sentences_beside_a_decoder(client: AsyncC
     ) as stream:
         answer = await stream.result()
     assert answer.citations
-    assert answer.completed.model != "hf"
+    assert answer.completed.model != stories_folder().name
     assert answer.completed.usage.output_tokens == 0
     assert answer.completed.documents[0].passages > 0
 
@@ -263,7 +260,7 @@ async def test_quotations_become_citations_or_are_named_unverified(chatty: Servi
 
 async def test_reasoning_that_the_model_opens_is_told_apart(chatty: Serving) -> None:
     """A block at the beginning of the text is reasoning; the answer begins behind it."""
-    form = r"<(think|THINK)>\n[a-z ]{5,20}\n</(think|THINK)>\n\n[A-Z]{3,8}\."
+    form = r"<think>\n[a-z ]{5,20}\n</think>\n\n[A-Z]{3,8}\."
     task = Prompt("Think.", generation=Generation(max_tokens=200, regex=form))
     async with AsyncClient(chatty.target) as client:
         events, answer = await _heard(client.analyze(STORY.encode(), task))

@@ -118,9 +118,7 @@ async def test_a_stop_text_over_several_tokens_is_not_shown(worker: Worker) -> N
     "most",
     [
         "tokens",
-        pytest.param(
-            "context", marks=pytest.mark.xfail(strict=True, reason="the scheduler ends it alone")
-        ),
+        "context",
     ],
 )
 async def test_text_held_back_is_shown_at_the_end(worker: Worker, most: str) -> None:

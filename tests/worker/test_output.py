@@ -6,6 +6,7 @@ import json
 from functools import lru_cache
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -158,3 +159,10 @@ def test_a_row_says_how_the_next_token_is_chosen() -> None:
     spec = GrammarSpec(GrammarKind.REGEX, "yes|no")
     held = new_output(SamplingParams(max_tokens=9, grammar=spec))
     assert allowed(held) == [ids("n")[0], ids("y")[0]]
+
+
+def test_a_replay_behind_the_end_is_refused() -> None:
+    """Delivered tokens that go on behind a stop are nobody's answer."""
+    output = new_output(SamplingParams(max_tokens=2))
+    with pytest.raises(ValueError, match="behind the end"):
+        output.replay([65, 66, 67])

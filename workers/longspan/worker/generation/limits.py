@@ -21,7 +21,7 @@ ALONE_FACTOR = 4
 """Work of a step that only prefills long sequences, in budgets; a limit deep in a text."""
 
 SHARED_FACTOR = 2
-SHARED_WORK = 1536
+SHARED_WORK = 4096
 """Work of a step that prefills long sequences while others wait for its end, in budgets and
 at most: its length is a part of their latency."""
 

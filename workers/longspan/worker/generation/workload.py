@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,13 @@ import numpy.typing as npt
 from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.worker import events
 from longspan.worker.generation import wire
-from longspan.worker.generation.outcomes import FinishReason, Outcome, Refused, Sampled
+from longspan.worker.generation.outcomes import (
+    FinishReason,
+    Outcome,
+    Refused,
+    Sampled,
+    SequenceFinished,
+)
 from longspan.worker.generation.outputs import Outputs
 from longspan.worker.generation.plan import SequenceId, StepPlan
 from longspan.worker.generation.runner import Runner
@@ -26,6 +33,7 @@ from longspan.worker.workload import PageCounts
 
 BAD_GRAMMAR = "BAD_GRAMMAR"
 BAD_REQUEST = "BAD_REQUEST"
+NOT_FINITE = "NOT_FINITE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,23 +115,34 @@ class Generation:
     def run(self, plan: StepPlan) -> list[int]:
         """The tokens of the chunks that sample, in their order."""
         logits = self._runner.run(plan)
-        return sample(logits, [self._row(sequence_id) for sequence_id in plan.sampled])
+        # A NaN shows in the largest of its row: half precision overflows where weights do.
+        for sequence_id, largest in zip(plan.sampled, logits.amax(-1).tolist(), strict=True):
+            if not isfinite(largest):
+                self._faults[sequence_id] = (NOT_FINITE, "the model's logits are not finite")
+        return sample(
+            logits.nan_to_num() if self._faults else logits,
+            [self._row(sequence_id) for sequence_id in plan.sampled],
+        )
 
     def commit(self, plan: StepPlan, result: Sequence[int]) -> list[pb.Event]:
         """Give each sequence its token; what was read is told before what follows from it."""
         sampled: dict[SequenceId, Sampled] = {}
-        generated: list[pb.Event] = []
+        generated: dict[SequenceId, pb.Event] = {}
         for sequence_id, token in zip(plan.sampled, result, strict=True):
             output = self._open[sequence_id]
             first = output.index
             finish, text = self._push(sequence_id, output, token)
             sampled[sequence_id] = Sampled(token, finish)
             if sequence_id not in self._faults:
-                generated.append(wire.generated(sequence_id, first, [token], text))
+                generated[sequence_id] = wire.generated(sequence_id, first, [token], text)
         outcomes = self._scheduler.commit(plan, sampled)
+        for outcome in outcomes:
+            output, told = self._open[outcome.sequence_id], generated.get(outcome.sequence_id)
+            if isinstance(outcome, SequenceFinished) and output.finish is None and told:
+                told.generated.text += output.cut()
         progress = [outcome for outcome in outcomes if not wire.is_end(outcome)]
         ends = [outcome for outcome in outcomes if wire.is_end(outcome)]
-        return [*self._told(progress), *generated, *self._told(ends)]
+        return [*self._told(progress), *generated.values(), *self._told(ends)]
 
     def events(self) -> list[pb.Event]:
         """Ends and progress outside of steps."""

@@ -89,10 +89,18 @@ class Output:
 
         Raises:
             BadGrammar: see ``Constraint.accept``.
+            ValueError: they go on behind the answer's end.
         """
         for token in tokens:
+            if self.finish is not None:
+                raise ValueError(f"delivered tokens go on behind the end at {self.index}")
             self.push(token)
         return self.finish
+
+    def cut(self) -> str:
+        """The rest of the text where something else, as the context, ended the answer."""
+        assert self.finish is None
+        return self._end("", FinishReason.LENGTH).text
 
     def _end(self, text: str, finish: FinishReason) -> Step:
         """The last text: what was held back is shown unless it completes a stop."""
