@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from longspan.internal.v1 import worker_service_pb2 as internal
@@ -183,8 +182,3 @@ async def slowly(pieces: Iterator[bytes], rng: random.Random, pause_s: float) ->
         if rng.random() < 0.2:
             await asyncio.sleep(rng.uniform(0.0, pause_s))
         yield piece
-
-
-def children() -> set[psutil.Process]:
-    """Processes below this one."""
-    return set(psutil.Process().children(recursive=True))

@@ -17,7 +17,6 @@ import pytest
 import pytest_asyncio
 
 from longspan.v1 import document_pb2, inference_service_pb2_grpc
-from longspan.v1 import inference_service_pb2 as pb
 from tests.e2e.conversation import Uploading, analyze_messages, sending
 from tests.e2e.generation import Written, hear, prompt, sequences_of
 from tests.e2e.real_decoders import (
@@ -37,7 +36,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 PHASES = ("upload", "queue", "prefill", "decode")
 # Tens of thousands of tokens are read for many seconds; a few hundred are answered at once.
 LONG_BYTES, SHORT_BYTES = 50_000, 300
-DEADLINE_S = 1.5
+DEADLINE_S = 1.2
 STOP_S = 3.0
 # The step that ran when the order came, and one whose plan was made by then.
 LAST_STEPS = 2

@@ -35,11 +35,12 @@ class DecodePlan:
     """The runs of one window, and whose they are.
 
     Attributes:
-        foreign: 0 or -inf, [rows, results]: which partial results belong to which row.
+        foreign: 0 or -inf, [rows, results]: which partial results belong to which row; None
+            where there is one row.
     """
 
     runs: Sequence[PageRun]
-    foreign: torch.Tensor
+    foreign: torch.Tensor | None
 
 
 class DecodeRows:
@@ -69,10 +70,13 @@ class DecodeRows:
         parts = [
             run for group in page_entries(self._ends, self._tables, window) for run in runs(group)
         ]
+        page_runs = [_page_run(part, dtype) for part in parts]
+        if len(self._ends) == 1:
+            return DecodePlan(page_runs, None)
         owners = torch.from_numpy(np.concatenate([part.readers.ravel() for part in parts]))
         own = owners[None] == torch.arange(len(self._ends))[:, None]
         foreign = torch.zeros(own.shape).masked_fill_(~own, float("-inf"))
-        return DecodePlan([_page_run(part, dtype) for part in parts], foreign)
+        return DecodePlan(page_runs, foreign)
 
 
 def decode(
@@ -83,13 +87,19 @@ def decode(
     heads, kv_heads = query.shape[1], layer.keys.shape[1]
     grouped = query.view(len(query), kv_heads, heads // kv_heads, -1)
     results = [_attend_run(grouped, layer, run, scale) for run in plan.runs]
-    out = torch.cat([out for out, _ in results], 1)
-    lse = torch.cat([lse for _, lse in results], 1)
-    scores = lse[:, None] + plan.foreign
-    total = scores.logsumexp(-1)
-    weights = (scores - total[..., None]).exp()
-    merged = torch.bmm(weights, out.float())
-    return Attended(merged.transpose(0, 1).to(query.dtype), total.transpose(0, 1))
+    out, lse = results[0]
+    if len(results) > 1:
+        out = torch.cat([out for out, _ in results], 1)
+        lse = torch.cat([lse for _, lse in results], 1)
+    scores = lse[:, None] if plan.foreign is None else lse[:, None] + plan.foreign
+    # By hand: torch.logsumexp costs more than all of this on tensors so small, and every row
+    # has a finite score.
+    largest = scores.amax(-1, keepdim=True)
+    weights = (scores - largest).exp_()
+    mass = weights.sum(-1, keepdim=True)
+    merged = torch.bmm(weights.div_(mass), out.float())
+    total = mass.log_().add_(largest)
+    return Attended(merged.transpose(0, 1).to(query.dtype), total[..., 0].transpose(0, 1))
 
 
 def _attend_run(
@@ -102,7 +112,10 @@ def _attend_run(
     """
     entries, readers = run.readers.shape
     _, kv_heads, group, dim = query.shape
-    rows = query[run.readers].transpose(1, 2).reshape(entries, kv_heads, readers * group, dim)
+    if len(query) == 1:
+        rows = query.expand(entries, kv_heads, group, dim)
+    else:
+        rows = query[run.readers].transpose(1, 2).reshape(entries, kv_heads, readers * group, dim)
     keys = layer.keys[run.pages]
     values = keys if layer.latent else layer.values[run.pages]
     out, lse = flash(rows, keys, values, scale=scale, mask=run.unseen)
