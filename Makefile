@@ -9,8 +9,9 @@ SOURCES := pyproject.toml constraints.txt $(shell find protos -name '*.proto')
 demo: $(VENV)/.demo ## start a server, stream two documents up, ask, stop
 	$(BIN)/python examples/demo.py
 
+# Two processes of one thread each: most tests wait for other processes.
 test: $(VENV)/.dev ## all tests
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev ## style, types, wire contract
 	$(BIN)/ruff check

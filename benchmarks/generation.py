@@ -95,13 +95,13 @@ TASKS = (
     Task(
         "16 questions about 8192 tokens, 32 + 32 tokens",
         FLOAT,
-        (OURS, BATCH, CTRANSLATE),
+        (OURS, BATCH),
         1,
         questions,
     ),
     Task("prefill of 2048 tokens", BRAIN, (OURS, GENERATE, LLAMA), 3, single(2048, 1)),
     Task("decode of 128 tokens after 128", BRAIN, (OURS, GENERATE, LLAMA), 3, single(128, 128)),
-    Task("document of 8192 + 128 tokens", BRAIN, (OURS, GENERATE, LLAMA), 2, single(8192, 128)),
+    Task("document of 8192 + 128 tokens", BRAIN, (OURS, LLAMA), 1, single(8192, 128)),
 )
 
 

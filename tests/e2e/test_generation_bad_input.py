@@ -34,7 +34,7 @@ DATA = STORY.encode()
 AGREEMENT = (EXAMPLES / "services-agreement.md").read_bytes()
 CONTEXT_TOKENS = 512
 STOPS = GenerationLimits().stops
-EARLY_S = 20.0
+EARLY_S = 8.0
 
 
 @pytest.fixture

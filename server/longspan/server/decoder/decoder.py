@@ -64,7 +64,10 @@ class Decoder:
         tokens: PromptTokens,
     ) -> AbstractAsyncContextManager[Sequence]:
         """A sequence that begins with what stands before the documents."""
-        return self.dispatcher.open(request, sampling(options, parts), tokens.prefix)
+        task_tokens = len(tokens.suffix)
+        return self.dispatcher.open(
+            request, sampling(options, parts), tokens.prefix, task_tokens=task_tokens
+        )
 
 
 def sampling(options: GenerationOptions, parts: PromptParts) -> pb.Sampling:

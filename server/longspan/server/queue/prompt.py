@@ -20,10 +20,13 @@ class Prompt:
 
     Args:
         limit_tokens: what the model can read, the first token of the answer included.
+        task_tokens: what ``seal`` will add; kept free from the start, so that a prompt that
+            cannot be completed is refused before its documents have arrived.
     """
 
-    def __init__(self, limit_tokens: int) -> None:
+    def __init__(self, limit_tokens: int, *, task_tokens: int = 0) -> None:
         self._limit_tokens = limit_tokens
+        self._kept_tokens = task_tokens
         self._ids = np.empty(FIRST_TOKENS, np.uint32)
         self._length = 0
         self.task_start = 0
@@ -47,6 +50,7 @@ class Prompt:
         Raises:
             PromptTooLong: the model reads fewer; nothing was added.
         """
+        self._kept_tokens = 0
         self._add(ids)
         self.sealed = True
         self._ids = self._ids[: self._length].copy()
@@ -58,8 +62,8 @@ class Prompt:
     def _add(self, ids: NDArray[np.uint32]) -> None:
         assert not self.sealed
         length = self._length + len(ids)
-        if length >= self._limit_tokens:
-            raise PromptTooLong(length, self._limit_tokens)
+        if length + self._kept_tokens >= self._limit_tokens:
+            raise PromptTooLong(length + self._kept_tokens, self._limit_tokens)
         if length > len(self._ids):
             capacity = min(max(length, 2 * len(self._ids)), self._limit_tokens)
             grown = np.empty(capacity, np.uint32)

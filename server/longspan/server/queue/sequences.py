@@ -57,12 +57,19 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
 
     @asynccontextmanager
     async def open(
-        self, request: RequestInfo, sampling: pb.Sampling, prefix: NDArray[np.uint32]
+        self,
+        request: RequestInfo,
+        sampling: pb.Sampling,
+        prefix: NDArray[np.uint32],
+        *,
+        task_tokens: int = 0,
     ) -> AsyncIterator[Sequence]:
         """A sequence that begins with ``prefix``; cancelled when the block is left early.
 
+        ``task_tokens`` is how many tokens will seal it.
+
         Raises:
-            PromptTooLong: the model does not even read the prefix.
+            PromptTooLong: the model does not even read the prefix and the task.
             QueueFull: too much waits already.
             DocumentQuarantined: the document killed workers.
             WorkersUnavailable: all workers failed for good.
@@ -70,7 +77,7 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
         """
         self.check(request.subject)
         assert self.model is not None, "wait_ready comes first"
-        prompt = Prompt(self.model.max_tokens)
+        prompt = Prompt(self.model.max_tokens, task_tokens=task_tokens)
         prompt.append(prefix)
         job = self._job(request, max(1, min(request.tokens, self.model.max_tokens)))
         sequence = Sequence(job, request, sampling, prompt, self._grew)
