@@ -6,7 +6,8 @@ Every engine is a process of its own with two threads, loaded with the same rand
 same dtype; one of them works at a time. They take turns, are warmed up with small work, and get
 fresh prompts in every round, so that no cache carries over. The best round of each counts. All
 answers are greedy and of fixed length. ``PYTHON`` is an interpreter that has ``llama_cpp``,
-``gguf`` and ``ctranslate2``; without it these are left out. Our engine runs without its server.
+``gguf`` and ``ctranslate2``; without it these are left out. CTranslate2 gets no long document:
+it builds the whole matrix of scores. Our engine runs without its server.
 """
 
 from __future__ import annotations

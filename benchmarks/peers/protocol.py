@@ -65,15 +65,14 @@ Engine = Callable[[Work], Sequence[Answer]]
 def serve(start: Callable[[Sequence[str]], Engine]) -> None:
     """Load an engine as the command line says; then answer every line until there are no more.
 
-    Every engine works in a thread that did not load it, as in a server: OpenMP then lets the
-    threads of both sleep where otherwise they would spin. What libraries print goes to standard
-    error.
+    Every engine loads and works in one thread: with two, OpenMP keeps a team for each and lets
+    both sleep where one would spin. What libraries print goes to standard error.
     """
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    engine = start(sys.argv[1:])
-    print(json.dumps({"ready": True}), file=replies)
     with ThreadPoolExecutor(1) as thread:
+        engine = thread.submit(start, sys.argv[1:]).result()
+        print(json.dumps({"ready": True}), file=replies)
         for line in sys.stdin:
             answers = thread.submit(engine, Work(**json.loads(line))).result()
             print(json.dumps([asdict(answer) for answer in answers]), file=replies)

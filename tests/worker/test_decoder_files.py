@@ -212,3 +212,15 @@ def test_the_fingerprint_is_of_the_configuration_and_every_weight(tmp_path: Path
     changed = find_decoder(second).fingerprint
     set_config(first, rms_norm_eps=1e-5)
     assert len({fingerprint, changed, find_decoder(first).fingerprint}) == 3
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_rotary_scaling_that_depends_on_the_row_is_refused(kind: str, tmp_path: Path) -> None:
+    """Its keys would depend on what shares a step, and stored pages would be wrong."""
+    rope: dict[str, object] = {"rope_type": kind, "rope_theta": 10_000.0, "factor": 4.0}
+    if kind == "longrope":
+        rope |= {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
+        rope |= {"original_max_position_embeddings": 1024}
+    folder = tiny_decoder("llama", tmp_path, rope_parameters=rope)
+    with pytest.raises(StartFailure, match="rotary frequencies"):
+        find_decoder(folder)

@@ -86,10 +86,9 @@ def test_the_text_part_of_a_wrapper_counts() -> None:
         ({"rope_type": "default"}, 32_768),
         ({"rope_type": "linear", "factor": 4.0}, 32_768),
         ({"rope_type": "llama3", "factor": 8.0}, 32_768),
-        ({"rope_type": "dynamic", "factor": 2.0}, 65_536),
         ({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32_768}, 131_072),
         ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192}, 32_768),
-        ({"full_attention": {"rope_type": "dynamic", "factor": 2.0}}, 65_536),
+        ({"full_attention": {"rope_type": "yarn", "factor": 2.0}}, 65_536),
     ],
 )
 def test_rotary_scaling_may_lengthen_the_context(

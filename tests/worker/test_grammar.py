@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from longspan.worker.failures import StartFailure
-from longspan.worker.sampling.grammar import BadGrammar, Constraint, Grammars
+from longspan.worker.sampling.grammar import Constraint, Grammars
+from longspan.worker.sampling.grammar_source import BadGrammar
 from longspan.worker.sampling.params import GrammarKind, GrammarSpec
 from tests.support.data import shared_data
 

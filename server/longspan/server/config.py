@@ -91,6 +91,11 @@ class Config(BaseSettings):
     step_tokens: PositiveInt | None = Field(
         None, description="tokens that one step of the model takes at most; chosen by the worker"
     )
+    decode_batches: str = Field(
+        "1,16,32",
+        pattern=r"^[1-9]\d{0,3},[1-9]\d{0,3},[1-9]\d{0,3}$",
+        description="smallest, optimal and largest decode batch captured as CUDA graphs",
+    )
     compile_model: bool = Field(
         False, description="compile the model at start: minutes once, then quicker steps"
     )
@@ -110,7 +115,10 @@ class Config(BaseSettings):
     limits: Limits = Limits()
 
     @model_validator(mode="after")
-    def _the_encoder_can_use_it(self) -> Self:
+    def _values_fit_together(self) -> Self:
+        sizes = [int(size) for size in self.decode_batches.split(",")]
+        if sizes != sorted(sizes):
+            raise ValueError(f"decode_batches {self.decode_batches} does not ascend")
         if self.model is None and self.encoder_dtype is None and self.dtype == "float16":
             raise ValueError("dtype float16 is for a model; the encoder takes float32 or bfloat16")
         return self

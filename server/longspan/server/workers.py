@@ -116,6 +116,7 @@ def _sizes(config: Config) -> list[str]:
         sizes += ["--kv-bytes", str(int(config.kv_memory))]
     if config.step_tokens is not None:
         sizes += ["--step-tokens", str(config.step_tokens)]
+    sizes += ["--decode-batches", config.decode_batches]
     return [*sizes, "--compile"] if config.compile_model else sizes
 
 

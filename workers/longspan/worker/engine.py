@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import traceback
+from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic
@@ -37,18 +38,19 @@ class Engine(Generic[PlanT, ResultT]):
         self._running: Session[PlanT, ResultT] | None = None
         self._steps = 0
         self._stopping = False
-        self._thread = threading.Thread(target=self._live_or_die, name="engine", daemon=True)
+        self._life: Future[None] | None = None
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+    def start(self, thread: Executor) -> None:
+        """Live in ``thread`` from now on."""
+        self._life = thread.submit(self._live_or_die)
 
     def stop(self) -> None:
-        """Finish the running step, deliver its results, and end the thread."""
+        """Finish the running step, deliver its results, and leave the thread."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        self._thread.join()
+        if self._life is not None:
+            self._life.result()
 
     def attach(self, session: Session[PlanT, ResultT]) -> None:
         """Serve this session from the next step on."""

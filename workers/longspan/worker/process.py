@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import stat
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,11 @@ def run_worker(options: WorkerOptions) -> None:
         StartFailure: the worker cannot start as configured.
     """
     check_socket(options.socket)
-    set_threads(options.threads)
-    asyncio.run(serve(options.socket, load(options)))
+    # One thread loads, checks and computes. Were there two, OpenMP would keep a team of threads
+    # for each and let both sleep between products: a third of the time of a decode step.
+    with ThreadPoolExecutor(1, "engine") as thread:
+        served = thread.submit(load, options).result()
+        asyncio.run(serve(options.socket, served, thread))
 
 
 def load(options: WorkerOptions) -> Served:
@@ -43,6 +47,7 @@ def load(options: WorkerOptions) -> Served:
     Raises:
         StartFailure: it cannot be loaded as configured.
     """
+    set_threads(options.threads)
     if options.role == "decoder":
         from longspan.worker.generation.serving import serve_decoder
 
@@ -52,14 +57,14 @@ def load(options: WorkerOptions) -> Served:
     return serve_encoder(options)
 
 
-async def serve(path: Path, served: Served) -> None:
+async def serve(path: Path, served: Served, thread: Executor) -> None:
     """Bind the socket and serve until SIGTERM; the running step is finished first."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     engine: Engine[Any, Any] = Engine()
     service = WorkerService(engine, served)
     server = bind(path, service)
-    engine.start()
+    engine.start(thread)
     await server.start()
     await stop.wait()
     await asyncio.to_thread(engine.stop)

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.server.aio import in_thread
+from longspan.server.decoder.grammar_check import GrammarCheck
 from longspan.server.decoder.options import GenerationOptions
 from longspan.server.decoder.template import PromptParts, PromptTemplate
 from longspan.server.decoder.tokens import PromptTokeniser, PromptTokens
@@ -45,6 +46,7 @@ class Decoder:
         self.dispatcher = dispatcher
         self.model = model
         self.threads = threads
+        self.grammars = GrammarCheck()
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -53,8 +55,12 @@ class Decoder:
 
     async def prompt(self, task: Task) -> tuple[PromptParts, PromptTokens]:
         """What stands around the documents, as text and as tokens."""
-        parts = self._template.parts(task, datetime.now())
-        return parts, await in_thread(self.threads, lambda: self._tokeniser.tokenise(parts))
+
+        def make() -> tuple[PromptParts, PromptTokens]:
+            parts = self._template.parts(task, datetime.now())
+            return parts, self._tokeniser.tokenise(parts)
+
+        return await in_thread(self.threads, make)
 
     def open(
         self,
@@ -87,7 +93,7 @@ def sampling(options: GenerationOptions, parts: PromptParts) -> pb.Sampling:
         stop_tokens=options.stop_tokens,
     )
     if not options.is_free_text:
-        grammar = pb.Grammar(begins_after=parts.reasoning_end if parts.thinks else "")
+        grammar = pb.Grammar(begins_after=parts.answer_begins if parts.thinks else "")
         if options.json_schema is not None:
             grammar.json_schema = options.json_schema
         elif options.regex is not None:

@@ -13,7 +13,16 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 # What a template can run into, beside what it raises itself.
-FAULTS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+FAULTS = (
+    TemplateError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+)
 
 
 class GenerationTag(Extension):

@@ -23,6 +23,7 @@ SENTINEL = "longspan0message7sentinel"
 HARMONY_BEGINS = "<|start|>assistant"
 HARMONY_THINKS = "<|channel|>analysis<|message|>"
 HARMONY_ENDS = "assistantfinal"
+HARMONY_ANSWERS = "<|channel|>final<|message|>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class PromptParts:
         tail: the template after the message, up to where the answer begins.
         thinks: the tail ends inside an open block of reasoning.
         reasoning_end: what closes the reasoning, in the generated text.
+        answer_begins: the same as the model's tokens spell it, control tokens included.
     """
 
     head: str
@@ -46,6 +48,7 @@ class PromptParts:
     tail: str
     thinks: bool
     reasoning_end: str = reasoning.END
+    answer_begins: str = reasoning.END
 
     @property
     def prefix(self) -> str:
@@ -79,11 +82,12 @@ class PromptTemplate:
             return PromptParts("", plain.opening, plain.separator, plain.closing, "", False)
         words = chat_instructions(task)
         head, tail = _around_message(self._chat, now)
-        end = reasoning.END
+        around = (head, words.opening, words.separator, words.closing)
         if tail.endswith(HARMONY_BEGINS):
-            tail, end = tail + HARMONY_THINKS, HARMONY_ENDS
-        thinks = end == HARMONY_ENDS or tail.rfind(reasoning.START) > tail.rfind(reasoning.END)
-        return PromptParts(head, words.opening, words.separator, words.closing, tail, thinks, end)
+            tail += HARMONY_THINKS
+            return PromptParts(*around, tail, True, HARMONY_ENDS, HARMONY_ANSWERS)
+        thinks = tail.rfind(reasoning.START) > tail.rfind(reasoning.END)
+        return PromptParts(*around, tail, thinks)
 
 
 def load_template(folder: Path) -> PromptTemplate:

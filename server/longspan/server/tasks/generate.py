@@ -156,9 +156,11 @@ async def generating(
     """Open a task's prompt; what runs for it is cancelled when the block is left early.
 
     Raises:
+        InvalidRequest: the options' grammar does not compile.
         PromptTooLong: the model does not even read the task.
         QueueFull, DocumentQuarantined, WorkersUnavailable, Draining: not now.
     """
+    await decoder.grammars.check(options)
     parts, tokens = await decoder.prompt(task)
     async with decoder.open(request, options, parts, tokens) as sequence:
         yield Generating(decoder, sequence, parts, tokens)

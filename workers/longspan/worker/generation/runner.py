@@ -14,7 +14,7 @@ from longspan.worker.attention.pool import LayerPages
 from longspan.worker.attention.rows import AttentionRows
 from longspan.worker.generation.decode_graph import DecodeGraphs, DecodeInputs, decode_inputs
 from longspan.worker.generation.plan import Chunk, StepPlan
-from longspan.worker.models.seam import PagedCache, Step
+from longspan.worker.models.seam import PagedCache, Step, keep_uncompiled
 
 
 class Runner:
@@ -37,6 +37,11 @@ class Runner:
         self.device = layers[0].keys.device
         self.dtype = layers[0].keys.dtype
         self.graphs: DecodeGraphs | None = None
+
+    def compile(self) -> None:
+        """Run the model through torch.compile from now on."""
+        keep_uncompiled(self._cache)
+        self._model.compile(dynamic=True)
 
     @property
     def paged_kernel(self) -> bool:

@@ -33,9 +33,10 @@ LAYOUT = 1
 
 POLICY = "full"
 
-CPU_STEP_TOKENS = 512
-"""Tokens of one step on a CPU: enough for its matrix products, little enough that a question
-need not wait long for a document's chunk."""
+CPU_STEP_WORK = 10**11
+LEAST_CPU_STEP, LARGEST_CPU_STEP = 256, 1024
+"""Products of one step on a CPU, and its tokens: enough for good matrix products, little enough
+that a question need not wait long for a document's chunk."""
 
 
 def serve_decoder(options: WorkerOptions) -> Served:
@@ -56,10 +57,10 @@ def serve_decoder(options: WorkerOptions) -> Served:
     runner = _runner(model, shapes, pages + 1, dtype, device)
     context = min(files.context_tokens, pages * PAGE_TOKENS)
     if options.compile:
-        model.compile(dynamic=True)
+        runner.compile()
     self_check(runner, model, vocabulary=files.vocabulary)
     runner.graphs = capture_graphs(runner, options.decode_batches, context, scratch_page=pages)
-    limits = step_limits(device, options.step_tokens, parity_tokens(model, shapes))
+    limits = step_limits(device, options.step_tokens, inner_weights(model), shapes)
     space = PageSpace(files.fingerprint, _name(dtype), POLICY, LAYOUT)
     outputs = Outputs(files)
     table = PageTable(pages)
@@ -71,27 +72,30 @@ def serve_decoder(options: WorkerOptions) -> Served:
     )
 
 
-def step_limits(device: torch.device, step_tokens: int | None, parity: int) -> StepLimits:
-    """The step's size: as asked, else by device."""
+def step_limits(
+    device: torch.device, step_tokens: int | None, weights: int, shapes: Sequence[LayerShape]
+) -> StepLimits:
+    """The step's size: as asked, else by device and model.
+
+    Parity is where attention costs as many operations as the weights do for one token.
+    """
     default = StepLimits()
-    by_device = CPU_STEP_TOKENS if device.type == "cpu" else default.budget_tokens
+    tokens = default.budget_tokens
+    if device.type == "cpu":
+        tokens = min(max(CPU_STEP_WORK // weights, LEAST_CPU_STEP), LARGEST_CPU_STEP)
     return StepLimits(
-        budget_tokens=step_tokens or by_device,
+        budget_tokens=step_tokens or tokens,
         sequences=default.sequences,
-        parity_tokens=parity,
+        parity_tokens=max(1, weights // sum(s.heads * (s.d + s.dv) for s in shapes)),
     )
 
 
-def parity_tokens(model: torch.nn.Module, shapes: Sequence[LayerShape]) -> int:
-    """The position whose attention costs as many operations as the weights do for one token.
-
-    Of routed experts all count, though few are used: then the real position is nearer.
-    """
+def inner_weights(model: torch.nn.Module) -> int:
+    """Weights that every token meets; of routed experts all count, though few are used."""
     embedded = {
         id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)
     }
-    weights = sum(p.numel() for p in model.parameters() if id(p) not in embedded)
-    return max(1, weights // sum(shape.heads * (shape.d + shape.dv) for shape in shapes))
+    return max(1, sum(p.numel() for p in model.parameters() if id(p) not in embedded))
 
 
 def _runner(

@@ -25,7 +25,7 @@ from longspan.worker.generation.runner import Runner
 from longspan.worker.generation.scheduler import Scheduler
 from longspan.worker.kv.chain import KeySpace
 from longspan.worker.kv.pages import PageTable
-from longspan.worker.sampling.grammar import BadGrammar
+from longspan.worker.sampling.grammar_source import BadGrammar
 from longspan.worker.sampling.output import Output
 from longspan.worker.sampling.row import SamplingRow
 from longspan.worker.sampling.sampler import sample

@@ -20,6 +20,10 @@ FEATURES = {
 }
 """Keys of a configuration whose attention is not the one that the backends compute."""
 
+ROW_DEPENDENT_ROPE = {"dynamic", "longrope"}
+"""transformers takes the frequencies of these from the largest position of a whole row, so that a
+sequence's keys would depend on what shares its steps."""
+
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
@@ -117,6 +121,18 @@ def _check_attention(folder: Path, text: Any, model_class: Any) -> None:
         raise StartFailure(f"{folder}: {kind} keeps a recurrent state, which has no pages")
     for other in sorted(set(getattr(text, "layer_types", None) or ()) - LAYER_TYPES):
         raise StartFailure(f"{folder}: {kind} has layers of {other}, which is not supported")
+    for rope in sorted(_rope_types(text) & ROW_DEPENDENT_ROPE):
+        raise StartFailure(
+            f"{folder}: {kind} scales its rotary frequencies by the longest text of a step "
+            f"({rope}), which is not supported"
+        )
     for key, what in FEATURES.items():
         if getattr(text, key, None):
             raise StartFailure(f"{folder}: {kind} {what} ({key}), which is not supported")
+
+
+def _rope_types(text: Any) -> set[str]:
+    """The kinds of rotary scaling of all layers."""
+    rope = getattr(text, "rope_parameters", None) or {}
+    kinds = [rope, *(value for value in rope.values() if isinstance(value, dict))]
+    return {str(kind.get("rope_type", kind.get("type"))) for kind in kinds}

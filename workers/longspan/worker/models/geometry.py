@@ -74,8 +74,6 @@ def context_tokens(config: Mapping[str, Any]) -> int:
         case "yarn":
             pretrained = rope.get("original_max_position_embeddings") or positions
             return max(positions, int(pretrained * factor))
-        case "dynamic":
-            return int(positions * factor)
         case _:
             return positions
 

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
 
 import torch
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from llguidance import LLMatcher, LLTokenizer
 from tokenizers import Tokenizer
 
 from longspan.worker.failures import StartFailure
-from longspan.worker.sampling.params import GrammarKind, GrammarSpec
+from longspan.worker.sampling.grammar_source import check, grammar_source, parser_limits
+from longspan.worker.sampling.params import GrammarSpec
 from longspan.worker.sampling.pieces import byte_level_alphabet
 
-WHITESPACE = r"[\x20\x0A\x0D\x09]{1,32}"
-"""Between the parts of JSON; bounded, or a model could go on with blanks for ever."""
-
-AFTER_REASONING = "start: blank? @{answer}\nblank: /[ \\t\\r\\n]{{1,8}}/"
-"""White space may stand between the text that a grammar begins after and what it governs."""
-
 WORD_BITS = 32
-
-
-class BadGrammar(Exception):
-    """A grammar does not compile, grew too large, or cannot go on; llguidance says why."""
 
 
 class Grammars:
@@ -47,7 +37,7 @@ class Grammars:
             self._tokens = LLTokenizer(spec, n_vocab=size, eos_token=stops or None)
         except ValueError as error:
             raise StartFailure(f"no grammars with this tokenizer: {error}") from error
-        self._limits = LLParserLimits(verbose_errors=False)
+        self._limits = parser_limits()
         self._free_mask = _all_but(self._tokens.eos_tokens, size)
 
     def compile(self, spec: GrammarSpec) -> Constraint:
@@ -56,9 +46,9 @@ class Grammars:
         Raises:
             BadGrammar: it does not compile.
         """
-        grammar = _grammar(spec)
+        grammar = grammar_source(spec)
         matcher = LLMatcher(self._tokens, grammar, log_level=0, limits=self._limits)
-        _check(matcher)
+        check(matcher)
         return Constraint(matcher, self._tokens, spec.begins_after.encode(), self._free_mask)
 
 
@@ -93,7 +83,7 @@ class Constraint:
         if self._awaited:
             return self._free_mask
         bits = self._matcher.compute_bitmask()
-        _check(self._matcher)
+        check(self._matcher)
         return torch.frombuffer(bytearray(bits), dtype=torch.int32)
 
     def accept(self, token: int) -> None:
@@ -118,28 +108,7 @@ class Constraint:
 
     def _consume(self, tokens: list[int]) -> None:
         self._matcher.consume_tokens(tokens)
-        _check(self._matcher)
-
-
-def _grammar(spec: GrammarSpec) -> str:
-    if spec.kind is GrammarKind.REGEX:
-        grammar = LLMatcher.grammar_from_regex(spec.source)
-    else:
-        options: Any = {"whitespace_pattern": WHITESPACE}
-        try:
-            grammar = LLMatcher.grammar_from_json_schema(spec.source, overrides=options)
-        except ValueError as error:
-            raise BadGrammar(str(error)) from error
-    if not spec.begins_after:
-        return grammar
-    (answer,) = json.loads(grammar)["grammars"]
-    start = {"lark_grammar": AFTER_REASONING.format(answer=answer["name"])}
-    return json.dumps({"grammars": [start, answer]})
-
-
-def _check(matcher: LLMatcher) -> None:
-    if matcher.is_error():
-        raise BadGrammar(matcher.get_error())
+        check(self._matcher)
 
 
 def _all_but(tokens: Iterable[int], size: int) -> torch.Tensor:
