@@ -44,6 +44,7 @@ def byte_tokenizer() -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["<|end|>"])
     tokenizer.add_tokens([AddedToken(text) for text in ("</think>", '>\n{"', ">!", "\n\n")])
+    tokenizer.add_special_tokens(["<|message|>"])
     return tokenizer
 
 
@@ -243,3 +244,12 @@ def test_a_text_that_is_an_added_token_can_be_demanded() -> None:
         tokens.append(allowed(constraint)[0])
         constraint.accept(tokens[-1])
     assert byte_tokenizer().decode(tokens) == "</think>a"
+
+
+def test_a_grammar_may_begin_after_control_tokens() -> None:
+    """They are spelled out where a grammar waits, though no text shows them (harmony)."""
+    constraint = grammars().compile(regex("[ab]", "final<|message|>"))
+    accept_text(constraint, "I think: final<|message|>")
+    assert set(allowed(constraint)) & set(range(256)) == set(
+        byte_tokenizer().encode("ab \t\n\r").ids
+    )

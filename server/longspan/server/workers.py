@@ -45,14 +45,17 @@ def decoder_pool(config: Config, folder: Path, runtime_dir: Path | None) -> Pool
         runtime_dir: where sockets are made.
     """
 
+    workers = config.model_workers or _one_a_gpu(config.device)
+    replicas = 1 if config.device == "cuda" else workers
+
     def command(socket: Path, slot: int) -> list[str]:
         named = ["--role", "decoder", "--model", str(folder), "--dtype", config.dtype]
-        named += ["--device", bound(config.device, slot)]
+        named += ["--device", bound(config.device, slot), "--replicas", str(replicas)]
         return [*_worker(config, socket), *named, *_sizes(config)]
 
     return PoolConfig(
         command=command,
-        workers=config.model_workers or _one_a_gpu(config.device),
+        workers=workers,
         window_tokens=UNBOUNDED_TOKENS,
         window_jobs=config.model_sequences,
         start_timeout_s=MODEL_START_S,

@@ -47,6 +47,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--kv-bytes", type=positive, help="memory for KV pages (default: by device)"
     )
     parser.add_argument(
+        "--replicas",
+        type=positive,
+        default=1,
+        help="decoders that share this device's memory, for the default of --kv-bytes",
+    )
+    parser.add_argument(
         "--compile", action="store_true", help="compile the decoder with torch.compile"
     )
     parser.add_argument(

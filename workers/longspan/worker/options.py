@@ -18,5 +18,6 @@ class WorkerOptions:
     device: str
     step_tokens: int | None
     kv_bytes: int | None
+    replicas: int
     compile: bool
     decode_batches: tuple[int, int, int]

@@ -25,9 +25,13 @@ def token_bytes(shapes: Sequence[LayerShape], dtype: torch.dtype) -> int:
 
 
 def page_count(
-    shapes: Sequence[LayerShape], dtype: torch.dtype, device: torch.device, kv_bytes: int | None
+    shapes: Sequence[LayerShape],
+    dtype: torch.dtype,
+    device: torch.device,
+    kv_bytes: int | None,
+    replicas: int = 1,
 ) -> int:
-    """Pages that fit into ``kv_bytes``, or into the device's share of its free memory.
+    """Pages that fit into ``kv_bytes``, or into a replica's share of the device's free memory.
 
     Raises:
         StartFailure: not even a short prompt would fit, or more was asked for than is free.
@@ -36,7 +40,7 @@ def page_count(
     free = free_bytes(device)
     if kv_bytes is None:
         share = HOST_SHARE if device.type == "cpu" else GPU_SHARE
-        kv_bytes = int(share * free) if free is not None else GIB
+        kv_bytes = int(share * free) // replicas if free is not None else GIB
     elif free is not None and kv_bytes > free:
         raise StartFailure(
             f"out of memory: {kv_bytes / GIB:.2f} GiB for KV pages, "

@@ -52,7 +52,7 @@ def serve_decoder(options: WorkerOptions) -> Served:
     if device.type == "cpu" and not (dtype is torch.bfloat16 and has_bfloat16(device)):
         upcast_linears(model)
     shapes = probe(model, device)
-    pages = page_count(shapes, dtype, device, options.kv_bytes)
+    pages = page_count(shapes, dtype, device, options.kv_bytes, options.replicas)
     # One page more than is handed out: rows that only pad a decode batch use it.
     runner = _runner(model, shapes, pages + 1, dtype, device)
     context = min(files.context_tokens, pages * PAGE_TOKENS)
