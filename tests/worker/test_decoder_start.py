@@ -49,7 +49,7 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]
             folder = original.with_name(name.replace(" ", "-"))
             shutil.copytree(original, folder)
             spoil(folder)
-            arguments = ["--role", "decoder", "--kv-bytes", "100000"]
+            arguments = ["--role", "decoder", "--kv-bytes", "50000"]
             processes[name] = stack.enter_context(started(str(folder), *arguments))
         for name, worker in processes.items():
             ends[name] = (worker.process.wait(60), worker.errors())
@@ -61,7 +61,7 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]
     [
         ("no safetensors", "only pickled weights (pytorch_model.bin)"),
         ("custom code", "needs code that must be trusted"),
-        ("little memory", "100000 bytes hold 0 KV pages"),
+        ("little memory", "50000 bytes hold 0 KV pages"),
     ],
 )
 def test_a_start_that_cannot_succeed_says_why_in_one_line(
