@@ -21,8 +21,10 @@ from longspan.worker.generation.scheduler import Scheduler
 from longspan.worker.generation.self_check import self_check
 from longspan.worker.generation.workload import Generation, PageSpace
 from longspan.worker.kv.pages import PageTable
+from longspan.worker.models import seam
 from longspan.worker.models.decoder_files import DecoderFiles, find_decoder
 from longspan.worker.models.loading import load_decoder
+from longspan.worker.models.packed_linear import pack_linears
 from longspan.worker.models.probe import LayerShape, probe
 from longspan.worker.models.upcast_linear import upcast_linears
 from longspan.worker.options import WorkerOptions
@@ -49,8 +51,9 @@ def serve_decoder(options: WorkerOptions) -> Served:
     files = find_decoder(Path(options.model))
     dtype = choose_dtype(options.dtype, device)
     model = load_decoder(files, device=options.device, dtype=options.dtype)
-    if device.type == "cpu" and not (dtype is torch.bfloat16 and has_bfloat16(device)):
-        upcast_linears(model)
+    weights = inner_weights(model)
+    if device.type == "cpu":
+        quicken(model, dtype, device, compiled=options.compile)
     shapes = probe(model, device)
     pages = page_count(shapes, dtype, device, options.kv_bytes, options.replicas)
     # One page more than is handed out: rows that only pad a decode batch use it.
@@ -60,7 +63,7 @@ def serve_decoder(options: WorkerOptions) -> Served:
         runner.compile()
     self_check(runner, model, vocabulary=files.vocabulary)
     runner.graphs = capture_graphs(runner, options.decode_batches, context, scratch_page=pages)
-    limits = step_limits(device, options.step_tokens, inner_weights(model), shapes)
+    limits = step_limits(device, options.step_tokens, weights, shapes)
     space = PageSpace(files.fingerprint, _name(dtype), POLICY, LAYOUT)
     outputs = Outputs(files)
     table = PageTable(pages)
@@ -70,6 +73,16 @@ def serve_decoder(options: WorkerOptions) -> Served:
             runner, Scheduler(limits, table, context_tokens=context), table, outputs, space
         ),
     )
+
+
+def quicken(
+    model: torch.nn.Module, dtype: torch.dtype, device: torch.device, *, compiled: bool
+) -> None:
+    """Linear layers in the form that this processor computes fastest."""
+    if dtype.itemsize == 2 and not (dtype is torch.bfloat16 and has_bfloat16(device)):
+        upcast_linears(model)
+    elif not compiled:
+        pack_linears(model, keep=(seam.LATENT_WEIGHT,))
 
 
 def step_limits(

@@ -19,6 +19,9 @@ from longspan.worker.attention.pool import LayerPages, Slots
 
 ATTENTION = "longspan"
 
+LATENT_WEIGHT = "kv_b_proj"
+"""A linear layer whose weight is read here."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
@@ -137,5 +140,5 @@ def keep_uncompiled(cache: PagedCache) -> None:
 
 def _latent_weight(module: Any) -> torch.Tensor:
     """What expands a latent: [heads, nope + dv, rank] (DeepSeek-V2, 2024, section 2.1)."""
-    weight: torch.Tensor = module.kv_b_proj.weight
+    weight: torch.Tensor = getattr(module, LATENT_WEIGHT).weight
     return weight.view(-1, module.qk_nope_head_dim + module.v_head_dim, module.kv_lora_rank)
