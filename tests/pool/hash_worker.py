@@ -154,6 +154,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--fingerprint-of-pid", action="store_true")
     parser.add_argument("--exit-status", type=int)
     parser.add_argument("--never-ready", action="store_true")
+    parser.add_argument("--starts", help="a file that counts starts")
+    parser.add_argument("--memory-from", type=int, help="only the first and those from it have any")
     return parser.parse_args()
 
 
@@ -167,6 +169,13 @@ async def serve(options: argparse.Namespace) -> None:
     await server.stop(0)
 
 
+def _has_memory(options: argparse.Namespace) -> bool:
+    with open(options.starts, "a+") as file:
+        file.write("x")
+        start = file.tell()
+    return start == 1 or start >= options.memory_from
+
+
 def main() -> None:
     """Run one worker."""
     options = parse()
@@ -174,6 +183,9 @@ def main() -> None:
         print("loading weights", file=sys.stderr)
         print("model not usable: no such file", file=sys.stderr)
         sys.exit(options.exit_status)
+    if options.starts is not None and not _has_memory(options):
+        print("out of memory: 2 GiB for KV pages, cpu has 1 GiB free", file=sys.stderr)
+        sys.exit(4)
     if options.never_ready:
         time.sleep(3600)
     asyncio.run(serve(options))

@@ -101,6 +101,11 @@ class Telling:
         return len(self.prompt) // TOKEN_BYTES
 
     @property
+    def readable(self) -> int:
+        """Tokens to read now; like a decoder it keeps back the last while more may follow."""
+        return self.length if self.sealed else self.length - 1
+
+    @property
     def told(self) -> int:
         """Tokens made so far, by earlier workers too."""
         return self.story.tokens if self.story else len(self.open.delivered) // TOKEN_BYTES
@@ -225,9 +230,9 @@ class Engine(pb_grpc.WorkerServiceServicer):
                 os.abort()
 
     def _advance(self, job_id: int, telling: Telling) -> list[pb.Event]:
-        if telling.read < telling.length:
+        if telling.read < telling.readable:
             start = telling.read
-            telling.read = min(telling.length, start + self._options.chunk)
+            telling.read = min(telling.readable, start + self._options.chunk)
             page = bytes(telling.prompt[: telling.read * TOKEN_BYTES])
             if telling.cached == start and page in self._pages:
                 telling.cached = telling.read
@@ -266,7 +271,7 @@ class Engine(pb_grpc.WorkerServiceServicer):
 
 
 def _can_go_on(telling: Telling) -> bool:
-    return telling.sealed or telling.read < telling.length
+    return telling.sealed or telling.read < telling.readable
 
 
 def parse() -> argparse.Namespace:

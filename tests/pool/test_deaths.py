@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from asyncio.subprocess import PIPE
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -160,6 +161,23 @@ async def test_other_exit_statuses_are_tried_again_while_jobs_wait_for_their_dea
     dispatcher.check_idle()
     await dispatcher.stop()
     check_childless()
+
+
+async def test_too_little_memory_is_final_only_for_a_model_that_never_fitted(
+    tmp_path: Path,
+) -> None:
+    """What was short when a dead worker was replaced comes back, and the worker with it."""
+    starts = ["--starts", str(tmp_path / "starts"), "--memory-from", "4"]
+    async with running(config(*starts)) as dispatcher:
+        send_signal(dispatcher, signal.SIGKILL)
+        await until(lambda: not dispatcher.ready)
+        assert np.array_equal(await encode(dispatcher, text(8), info=request()), expected(text(8)))
+        assert (tmp_path / "starts").read_text() == "xxxx"
+    dispatcher = Dispatcher(config("--exit-status", "4"), QueueLimits())
+    dispatcher.start()
+    with pytest.raises(WorkersUnavailable, match="exit status 4"):
+        await dispatcher.wait_ready()
+    await dispatcher.stop()
 
 
 async def test_a_worker_that_never_gets_ready_is_killed_and_replaced() -> None:

@@ -18,6 +18,7 @@ from longspan.server.pool.lifecycle import (
     WorkerState,
     moved,
 )
+from longspan.server.pool.model_info import ModelInfo
 from longspan.server.pool.quarantine import KILL, Quarantine
 from longspan.server.pool.sockets import SocketDirectory
 from longspan.server.pool.stderr_tail import StderrTail
@@ -160,6 +161,32 @@ def test_backoff_doubles_to_its_limit_and_starts_over_after_a_healthy_life() -> 
     backoff = Backoff(first_s=0.1, longest_s=1.0, healthy_s=30.0)
     assert [backoff.delay_s(1.0) for _ in range(6)] == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
     assert [backoff.delay_s(31.0), backoff.delay_s(1.0)] == [0.1, 0.2]
+
+
+def test_a_kill_by_hand_sets_nobody_apart() -> None:
+    """The second one does, as a crash does at once; an end forgets them."""
+    quarantine = Quarantine()
+    jobs = {JobId(1): Subject("a"), JobId(2): Subject("b")}
+    quarantine.struck(jobs, [JobId(1)], 0.0, weight=KILL)
+    assert list(quarantine.suspects) == []
+    quarantine.struck(jobs, [JobId(1)], 0.0, weight=KILL)
+    assert list(quarantine.suspects) == [1]
+    quarantine.cleared(JobId(1))
+    assert list(quarantine.suspects) == []
+
+
+def model(**sizes: int) -> ModelInfo:
+    """A decoder."""
+    return ModelInfo("m", "f", "float32", 0, sizes["max_tokens"], "cpu", sizes["kv_tokens"])
+
+
+def test_a_decoder_may_come_back_with_another_size_but_not_as_another_model() -> None:
+    """Its pages follow from the memory that was free; the smallest counts for all."""
+    first, second = model(max_tokens=900, kv_tokens=1000), model(max_tokens=800, kv_tokens=700)
+    assert first.answers_like(second)
+    assert first.least(second) == model(max_tokens=800, kv_tokens=700)
+    encoder, other = model(max_tokens=512, kv_tokens=0), model(max_tokens=256, kv_tokens=0)
+    assert not encoder.answers_like(other)
 
 
 @given(st.sampled_from(WorkerState), st.sampled_from(WorkerState))

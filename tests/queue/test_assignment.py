@@ -22,7 +22,7 @@ def _queue(*numbers: int, given_back: tuple[int, ...] = ()) -> FairQueue:
 
 
 def _window(*numbers: int) -> Window:
-    window = Window(100, 8)
+    window = Window(100, 8, 1 << 30)
     for number in numbers:
         window.add(job(number, 10), alone=False)
     return window
@@ -63,7 +63,7 @@ def test_suspects_run_alone_and_everything_is_given_out(
     suspects: set[int], workers: int, releases: list[int]
 ) -> None:
     queue = _queue(*range(10, 30), given_back=tuple(range(10)))
-    windows = {name: Window(30, 3) for name in range(workers)}
+    windows = {name: Window(30, 3, 1 << 30) for name in range(workers)}
     accused = [JobId(number) for number in sorted(suspects)]
     seen: list[int] = []
     for pick in [*releases, *range(200)]:

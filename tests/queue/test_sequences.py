@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -50,7 +51,7 @@ async def test_a_prompt_that_grows_is_read_while_it_grows() -> None:
             for start in range(10, 200, 10):
                 sequence.append(ids(*PROMPT[start : start + 10]))
                 await asyncio.sleep(0)
-            await until(lambda: sequence.prefilled == 200)
+            await until(lambda: sequence.prefilled == 199)
             assert sequence.output.tokens == 0
             sequence.seal(ids(*PROMPT[200:]))
             assert await heard(sequence) == story(PROMPT, seed=3, max_tokens=40)
@@ -221,3 +222,24 @@ async def test_stopping_ends_everyone_who_waits() -> None:
     assert [type(end) for end in ends] == [Draining] * 3
     dispatcher.check_idle()
     check_childless()
+
+
+async def test_prompts_whose_clients_say_nothing_leave_their_places_to_others() -> None:
+    """Open headers cost a worker nothing; a question beside any number of them is answered."""
+    async with (
+        telling(stories("--chunk", "10", window_jobs=2)) as dispatcher,
+        AsyncExitStack() as stack,
+    ):
+        silent = [
+            await stack.enter_async_context(
+                dispatcher.open(request(f"silent {number}"), pb.Sampling(max_tokens=9), ids(1, 2))
+            )
+            for number in range(6)
+        ]
+        await until(lambda: _in_flight(dispatcher) == 6)
+        assert await tell(dispatcher, [4, 5, 6]) == story([4, 5, 6], max_tokens=50)
+        for sequence in silent:
+            sequence.append(ids(3))
+            sequence.seal(ids(4))
+        texts = [await heard(sequence) for sequence in silent]
+        assert texts == [story([1, 2, 3, 4], max_tokens=9)] * 6

@@ -105,7 +105,7 @@ def _queue(*costs: int) -> FairQueue:
 
 def test_a_sequence_goes_home_unless_home_is_full() -> None:
     """Home first, however busy; a full home is passed over for the least loaded worker."""
-    windows = {"x": Window(1 << 40, 2), "y": Window(1 << 40, 1)}
+    windows = {"x": Window(1 << 40, 2, 1 << 30), "y": Window(1 << 40, 1, 1 << 30)}
     windows["x"].add(job(90, 50), alone=False)
     queue = _queue(10, 10, 10)
     assert next_placement(queue, windows, (), _home, 0.0) == ("x", (job(1, 10), False))
@@ -118,7 +118,7 @@ def test_a_sequence_goes_home_unless_home_is_full() -> None:
 
 def test_the_shortest_suspect_goes_first_and_closes_its_window_until_it_is_relieved() -> None:
     """On probation nothing joins; what ran there before runs on, and others go elsewhere."""
-    windows = {"x": Window(1 << 40, 9), "y": Window(1 << 40, 9)}
+    windows = {"x": Window(1 << 40, 9, 1 << 30), "y": Window(1 << 40, 9, 1 << 30)}
     windows["x"].add(job(90, 5), alone=False)
     windows["y"].add(job(91, 500), alone=False)
     queue = _queue(10, 70, 30)

@@ -225,3 +225,37 @@ def test_limits_must_be_positive() -> None:
     """A step takes something."""
     with pytest.raises(ValueError, match="at least one token"):
         StepLimits(budget_tokens=0)
+
+
+def test_open_prompts_that_do_not_fit_together_come_to_rest() -> None:
+    """Whose client says nothing reads ahead where pages are free, and evicts nobody for it."""
+    scheduler, model = make_scheduler(pages=10), ToyModel()
+    for number in (1, 2, 3):
+        scheduler.open(spec(number, 49, sealed=False), 0.0)
+    for _ in range(50):
+        step(scheduler, model)
+    assert scheduler.plan(0.0) is None
+    assert scheduler.next_wakeup(0.0) is None
+    computed = sum(len(positions) for positions in model.computed.values())
+    assert computed <= 4 * 49
+    for number in (1, 2, 3):
+        scheduler.append(SequenceId(number), text(5, seed=number), seal=True)
+    ends = finished(finish(scheduler, model))
+    assert sorted(ends) == [1, 2, 3]
+    for number in (1, 2, 3):
+        prompt = np.concatenate((text(49, 1000 + number), text(5, seed=number)))
+        assert model.output[SequenceId(number)] == expected_output(prompt, 4)
+
+
+def test_a_prompt_that_goes_on_is_read_though_another_reads_ahead() -> None:
+    """Pages of those that wait for their clients are anybody's who does not."""
+    scheduler, model = make_scheduler(pages=10), ToyModel()
+    for number in (1, 2):
+        scheduler.open(spec(number, 49, sealed=False), 0.0)
+    outcomes = []
+    for round_ in range(6):
+        for _ in range(20):
+            outcomes += step(scheduler, model)
+        number = SequenceId(1 + round_ % 2)
+        scheduler.append(number, text(1, seed=round_), seal=round_ >= 4)
+    assert sorted(finished([*outcomes, *finish(scheduler, model)])) == [1, 2]

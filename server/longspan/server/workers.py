@@ -55,6 +55,7 @@ def decoder_pool(config: Config, folder: Path, runtime_dir: Path | None) -> Pool
 
     return PoolConfig(
         command=command,
+        again=lambda model: ["--kv-tokens", str(model.kv_tokens)],
         workers=workers,
         window_tokens=UNBOUNDED_TOKENS,
         window_jobs=config.model_sequences,

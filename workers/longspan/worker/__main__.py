@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from longspan.worker.failures import EXIT_BAD_MODEL, StartFailure
+from longspan.worker.failures import StartFailure
 
 
 def positive(text: str) -> int:
@@ -45,6 +45,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--kv-bytes", type=positive, help="memory for KV pages (default: by device)"
+    )
+    parser.add_argument(
+        "--kv-tokens", type=positive, help="tokens that the KV pages must hold, whatever is free"
     )
     parser.add_argument(
         "--replicas",
@@ -84,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run_worker(WorkerOptions(**options))
     except StartFailure as failure:
         print(f"longspan-worker: {failure}", file=sys.stderr)
-        return EXIT_BAD_MODEL
+        return failure.exit_status
     return 0
 
 

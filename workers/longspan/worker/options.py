@@ -18,6 +18,7 @@ class WorkerOptions:
     device: str
     step_tokens: int | None
     kv_bytes: int | None
+    kv_tokens: int | None
     replicas: int
     compile: bool
     decode_batches: tuple[int, int, int]

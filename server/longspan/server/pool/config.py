@@ -6,7 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from longspan.server.pool.model_info import ModelInfo
+
 MESSAGE_BYTES = 8 << 20
+
+PAUSED_FACTOR = 16
+"""Jobs that a worker holds at most, in windows: most of them wait for their clients."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +21,8 @@ class PoolConfig:
     Attributes:
         command: makes a worker's argument vector from the socket path it must listen on and
             its slot, from 0, by which it may be bound to a device.
+        again: more arguments for a worker that starts when another has been ready, from what
+            that one serves: it must not come out smaller.
         workers: processes to keep running, one a slot.
         window_tokens, window_jobs: how much one worker is given at once. What it does not
             have yet is still ordered by the queue, so a larger window is less fair; a
@@ -24,6 +31,7 @@ class PoolConfig:
     """
 
     command: Callable[[Path, int], Sequence[str]]
+    again: Callable[[ModelInfo], Sequence[str]] = lambda model: ()
     workers: int = 1
     window_tokens: int = 2 * 16384
     window_jobs: int = 256
@@ -35,3 +43,8 @@ class PoolConfig:
     longest_backoff_s: float = 10.0
     healthy_s: float = 30.0
     runtime_dir: Path | None = None
+
+    @property
+    def held_jobs(self) -> int:
+        """Jobs that one worker holds at most, those that wait for their clients included."""
+        return PAUSED_FACTOR * self.window_jobs

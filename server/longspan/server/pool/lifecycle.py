@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 BAD_MODEL_STATUS = 3
+NO_MEMORY_STATUS = 4
 
 
 class WorkerState(Enum):
@@ -89,6 +90,11 @@ class Death:
         return self.cause is DeathCause.REFUSED or (
             self.cause is not DeathCause.STOPPED and self.exit_status == BAD_MODEL_STATUS
         )
+
+    @property
+    def lacks_memory(self) -> bool:
+        """True where it found too little memory when it started."""
+        return self.cause is not DeathCause.STOPPED and self.exit_status == NO_MEMORY_STATUS
 
     def __str__(self) -> str:
         detail = f": {self.detail}" if self.detail else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from longspan.internal.v1 import worker_service_pb2 as pb
 
@@ -46,4 +46,14 @@ class ModelInfo:
 
     @property
     def _identity(self) -> tuple[str, int, str, int]:
-        return self.fingerprint, self.dimension, self.dtype, self.max_tokens
+        # A decoder's context follows from the memory that was free when it started.
+        tokens = 0 if self.kv_tokens else self.max_tokens
+        return self.fingerprint, self.dimension, self.dtype, tokens
+
+    def least(self, other: ModelInfo) -> ModelInfo:
+        """The same model, with the smaller one's sizes: what any of the workers takes."""
+        return replace(
+            self,
+            max_tokens=min(self.max_tokens, other.max_tokens),
+            kv_tokens=min(self.kv_tokens, other.kv_tokens),
+        )

@@ -39,7 +39,8 @@ class Pool:
     """Starts ``config.workers`` processes and replaces each that dies, with backoff.
 
     A worker that says its model is bad (exit status 3), or whose model is not the one the
-    pool began with, is not replaced.
+    pool began with, is not replaced; nor is one that finds too little memory (exit status 4)
+    before any was ready.
 
     Attributes:
         model: what the workers serve; None until the first one was ready.
@@ -124,14 +125,15 @@ class Pool:
         while not self._stopping.is_set():
             started_s = clock()
             death = await self._run_one(slot, sockets)
-            if death.final:
+            if self._is_final(death):
                 self._fail(slot, death)
                 return
             await self._pause(backoff.delay_s(clock() - started_s))
 
     async def _run_one(self, slot: int, sockets: SocketDirectory) -> Death:
         hooks = WorkerHooks(ready=self._became_ready, answered=self._hooks.answered)
-        worker = Worker(slot, sockets.new_path(), self._config, hooks)
+        again = self._config.again(self.model) if self.model is not None else ()
+        worker = Worker(slot, sockets.new_path(), self._config, hooks, again=again)
         self._workers[slot] = worker
         try:
             death = await worker.run()
@@ -139,10 +141,14 @@ class Pool:
             del self._workers[slot]
         if not self._stopping.is_set():
             _log.warning("%s: %s", worker.name, death)
-        if death.final:
+        if self._is_final(death):
             self._failures[slot] = death
         self._hooks.died(worker, death)
         return death
+
+    def _is_final(self, death: Death) -> bool:
+        """Memory that is short comes back, where there was enough for the model once."""
+        return death.final or (death.lacks_memory and self.model is None)
 
     def _fail(self, slot: int, death: Death) -> None:
         _log.error("worker-%d is not restarted: %s", slot, death)
@@ -160,6 +166,7 @@ class Pool:
             self.model = model
         elif not self.model.answers_like(model):
             return f"it serves {model}, the pool serves {self.model}"
+        self.model = self.model.least(model)
         self._settled.set()
         self._hooks.ready(worker)
         return None

@@ -40,8 +40,8 @@ class Quarantine:
 
     @property
     def suspects(self) -> Collection[JobId]:
-        """Jobs with a strike, oldest first; each must run alone."""
-        return self._suspects.keys()
+        """Jobs that must run alone, oldest first: a SIGKILL by itself accuses nobody."""
+        return [job for job, strikes in self._suspects.items() if strikes >= CRASH]
 
     def struck(
         self,

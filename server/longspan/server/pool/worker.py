@@ -40,13 +40,23 @@ class WorkerHooks:
 class Worker:
     """One process and its stream; ``run`` is its whole life and is called once.
 
+    ``again`` is added to the configured command line.
+
     Attributes:
         state: see ``lifecycle``.
         running: jobs of the step that ran at the last heartbeat.
         used_pages: KV pages that sequences held at the last heartbeat.
     """
 
-    def __init__(self, slot: int, path: Path, config: PoolConfig, hooks: WorkerHooks) -> None:
+    def __init__(
+        self,
+        slot: int,
+        path: Path,
+        config: PoolConfig,
+        hooks: WorkerHooks,
+        *,
+        again: Sequence[str] = (),
+    ) -> None:
         self.name = f"worker-{slot}"
         self._slot = slot
         self.state = WorkerState.STARTING
@@ -56,9 +66,10 @@ class Worker:
         self._path = path
         self._config = config
         self._hooks = hooks
-        # At most three commands wait for each job in the window, and as many for jobs that
-        # left it while theirs still waited.
-        self._stream = CommandStream(path, commands=6 * config.window_jobs)
+        self._again = again
+        # At most three commands wait for each job that is held, and as many for jobs that
+        # left while theirs still waited.
+        self._stream = CommandStream(path, commands=6 * config.held_jobs)
         self._stop = asyncio.Event()
         self._refusal: str | None = None
 
@@ -73,7 +84,7 @@ class Worker:
 
     async def run(self) -> Death:
         """Start the process, serve until it dies by any of the three signals, clean up."""
-        argv = self._config.command(self._path, self._slot)
+        argv = [*self._config.command(self._path, self._slot), *self._again]
         try:
             process = await ChildProcess.start(argv, self.name)
         except OSError as error:

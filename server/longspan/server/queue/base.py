@@ -286,7 +286,8 @@ class BaseDispatcher(ABC, Generic[W]):
             self._give(worker, self._works[job.job_id], alone=alone)
 
     def _ready(self, worker: Worker) -> None:
-        self._windows[worker] = Window(self._config.window_tokens, self._config.window_jobs)
+        config = self._config
+        self._windows[worker] = Window(config.window_tokens, config.window_jobs, config.held_jobs)
         self._report_health()
         self._pump()
 

@@ -16,6 +16,9 @@ from longspan.server.queue.output import Output
 from longspan.server.queue.prompt import Prompt
 from longspan.server.queue.request import RequestInfo
 
+PAGE_TOKENS = 256
+"""Tokens of a worker's KV page."""
+
 
 @dataclass(slots=True, eq=False)
 class Feed:
@@ -25,11 +28,32 @@ class Feed:
         tokens: of the prompt.
         sealed: it knows that no more will come.
         waiting: an Append waits to be written; what comes meanwhile goes with it.
+        prefilled: tokens that this worker says it has read.
+        watched: somebody will look whether its client has gone on.
     """
 
     tokens: int
     sealed: bool
     waiting: bool = False
+    prefilled: int = 0
+    watched: bool = False
+
+    @property
+    def readable(self) -> int:
+        """Tokens that the worker reads before it gets more.
+
+        It keeps back the last one while more may follow, and under some attention policies
+        all behind the last whole page.
+        """
+        if self.sealed:
+            return self.tokens
+        kept = max(self.tokens - 1, 0)
+        return kept - kept % PAGE_TOKENS if kept > PAGE_TOKENS else kept
+
+    @property
+    def idle(self) -> bool:
+        """True while the worker has nothing to do for it."""
+        return not self.sealed and self.prefilled >= self.readable
 
 
 class Sequence:
@@ -126,13 +150,18 @@ class Sequence:
             self._target = None
         return cleared
 
-    def lost(self) -> None:
-        """The worker died; a next one clears the sequence when it gets further."""
+    def lost(self) -> bool:
+        """The worker died; a next one clears the sequence when it gets further.
+
+        Returns:
+            False where there is nothing to get to: the sequence had asked for no work.
+        """
         assert self.feed is not None
         # One that waited for more of its prompt had got as far as it could.
-        bound = self.furthest + 1 if self.feed.sealed else self.feed.tokens
-        self._target = min(self.furthest + 1, bound)
+        bound = self.furthest + 1 if self.feed.sealed else self.feed.readable
+        self._target = min(self.furthest + 1, bound) or None
         self.feed = None
+        return self._target is not None
 
     def _extend(
         self, extend: Callable[[NDArray[np.uint32]], None], ids: NDArray[np.uint32]

@@ -37,6 +37,10 @@ from longspan.server.queue.wire import cancel_command
 _log = logging.getLogger(__name__)
 
 
+PATIENCE_S = 1.0
+"""How long a sequence that waits for its client keeps its place in the window."""
+
+
 class SequenceDispatcher(BaseDispatcher[Sequence]):
     """Feeds decoder workers; every sequence ends exactly once.
 
@@ -130,6 +134,7 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
         )
         worker.send(command)
         self._feed_more(worker, work)
+        self._rest(worker, work)
 
     def _grew(self, sequence: Sequence) -> None:
         worker = self._holder(sequence.job.job_id)
@@ -154,6 +159,8 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
         feed.tokens = min(len(prompt), start + MESSAGE_TOKENS)
         feed.sealed = prompt.sealed and feed.tokens == len(prompt)
         tokens = prompt.part(start, feed.tokens)
+        self._windows[worker].resume(sequence.job.job_id)
+        self._rest(worker, sequence)
         self._grew(sequence)
         return append_command(sequence.job, tokens, seal=feed.sealed)
 
@@ -171,7 +178,27 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
         length = len(sequence.prompt)
         sequence.prefilled = max(sequence.prefilled, min(event.tokens, length))
         sequence.cached = max(sequence.cached, min(event.cached, length))
+        if sequence.feed is not None:
+            sequence.feed.prefilled = event.tokens
+            self._rest(worker, sequence)
         self._reached(worker, sequence, event.tokens)
+
+    def _rest(self, worker: Worker, sequence: Sequence) -> None:
+        """Watch a sequence that waits for its client, unless it is watched already."""
+        feed = sequence.feed
+        if feed is not None and feed.idle and not feed.watched:
+            feed.watched = True
+            self._loop.call_later(PATIENCE_S, self._pause, worker, sequence, feed, feed.tokens)
+
+    def _pause(self, worker: Worker, sequence: Sequence, feed: Feed, tokens: int) -> None:
+        """Let others have the place of a sequence whose client has said nothing meanwhile."""
+        feed.watched = False
+        if sequence.feed is not feed or not feed.idle or worker not in self._windows:
+            return
+        if feed.tokens > tokens:
+            self._rest(worker, sequence)
+        elif self._windows[worker].pause(sequence.job.job_id):
+            self._pump()
 
     def _generated(self, worker: Worker, sequence: Sequence, event: pb.Generated) -> None:
         output = sequence.output
@@ -195,7 +222,8 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
         self._pump()
 
     def _lost(self, work: Sequence, worker: Worker) -> None:
-        work.lost()
+        if not work.lost():
+            self._quarantine.cleared(work.job.job_id)
 
     def _died(self, worker: Worker, death: Death) -> None:
         self._homes.lose(worker)

@@ -16,6 +16,9 @@ from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
 KEY_TILE = 8192
 """Keys copied from their pages at once: bounds the memory of a step."""
 
+MOST_PARTS = 8
+"""Partial results kept until they are merged: each is as large as the chunk's output."""
+
 WINDOW_TILE = 512
 """Queries of one tile where a sliding window needs a mask at its edges."""
 
@@ -45,11 +48,13 @@ def prefill(
 
 
 def _full(query: torch.Tensor, keys: _Keys, chunk: PrefillChunk) -> list[Attended]:
-    past = [
-        keys.attend(query, first, min(first + KEY_TILE, chunk.start))
-        for first in range(0, chunk.start, KEY_TILE)
-    ]
-    return [*past, keys.attend(query, chunk.start, chunk.end, causal=True)]
+    """Parts of the past and the chunk itself; merged on the way, or they would add up."""
+    parts = [keys.attend(query, chunk.start, chunk.end, causal=True)]
+    for first in range(0, chunk.start, KEY_TILE):
+        parts.append(keys.attend(query, first, min(first + KEY_TILE, chunk.start)))
+        if len(parts) == MOST_PARTS:
+            parts = [merge(parts)]
+    return parts
 
 
 def _windowed(

@@ -8,7 +8,7 @@ import torch
 
 from longspan.worker.attention.pool import PAGE_TOKENS
 from longspan.worker.devices import free_bytes
-from longspan.worker.failures import StartFailure
+from longspan.worker.failures import NoMemory, StartFailure
 from longspan.worker.models.probe import LayerShape
 
 GIB = 1 << 30
@@ -29,20 +29,35 @@ def page_count(
     dtype: torch.dtype,
     device: torch.device,
     kv_bytes: int | None,
+    *,
+    kv_tokens: int | None = None,
     replicas: int = 1,
+    kept_bytes: int = 0,
 ) -> int:
-    """Pages that fit into ``kv_bytes``, or into a replica's share of the device's free memory.
+    """Pages for ``kv_tokens``, or that fit into ``kv_bytes``, or into what is free.
+
+    Args:
+        shapes: of the model's layers.
+        dtype: of the pages.
+        device: where they lie.
+        kv_bytes: all that pages may take; None is a share of the free memory.
+        kv_tokens: all that pages must hold; None follows from the bytes.
+        replicas: decoders that share the free memory.
+        kept_bytes: of a GPU's free memory, what the largest step needs.
 
     Raises:
-        StartFailure: not even a short prompt would fit, or more was asked for than is free.
+        StartFailure: not even a short prompt would fit.
+        NoMemory: more was asked for than is free.
     """
     page_bytes = token_bytes(shapes, dtype) * PAGE_TOKENS
     free = free_bytes(device)
+    if kv_tokens is not None:
+        kv_bytes = kv_tokens // PAGE_TOKENS * page_bytes
     if kv_bytes is None:
         share = HOST_SHARE if device.type == "cpu" else GPU_SHARE
-        kv_bytes = int(share * free) // replicas if free is not None else GIB
+        kv_bytes = max(int(share * free) - kept_bytes, 0) // replicas if free is not None else GIB
     elif free is not None and kv_bytes > free:
-        raise StartFailure(
+        raise NoMemory(
             f"out of memory: {kv_bytes / GIB:.2f} GiB for KV pages, "
             f"{device} has {free / GIB:.2f} GiB free"
         )

@@ -60,6 +60,7 @@ class Memory:
 
     def evict(self, sequence: Sequence) -> None:
         """Preempt a sequence; it goes on when as much is free as it had to itself, and more."""
+        sequence.parked |= sequence.pending == 0
         before = self.free
         self.release(sequence)
         sequence.evict()
@@ -83,12 +84,17 @@ class Memory:
 
 def victim(requester: Sequence, sequences: Iterable[Sequence]) -> Sequence | None:
     """Whose pages the requester may take: of those that wait for their client, else of those
-    that go after it, the last in rank."""
+    that go after it, the last in rank.
+
+    One that only reads ahead takes nobody's: two of them would evict each other for ever.
+    """
+    if requester.parked:
+        return None
     candidates = (
         other
         for other in sequences
         if other is not requester
         and len(other.block_table)
-        and (other.pending == 0 or other.rank > requester.rank)
+        and (other.is_waiting or other.rank > requester.rank)
     )
-    return max(candidates, key=lambda other: (other.pending == 0, other.rank), default=None)
+    return max(candidates, key=lambda other: (other.is_waiting, other.rank), default=None)

@@ -29,7 +29,8 @@ class Planner:
     those behind it in rank, the last one first; an evicted sequence waits until as much is
     free as it lost. So the first in rank always goes on, and becomes the last one to hold
     anything: what it cannot do then, it can never do. A sequence evicted while it waited for
-    its client lines up again as if it had just arrived, or it would take the pages back.
+    its client lines up again as if it had just arrived, or it would take the pages back; and
+    until that client goes on it only takes pages that are free.
     """
 
     def __init__(self, limits: StepLimits, memory: Memory) -> None:
@@ -44,8 +45,11 @@ class Planner:
         """Let every sequence that may go on take what the cache has for it."""
         waiting = [sequence for sequence in sequences if sequence.pending > 0]
         free = self._memory.free
-        for place, sequence in enumerate(in_rank(waiting)):
-            if sequence.resume_pages and (place == 0 or sequence.resume_pages <= free):
+        ranked = in_rank(waiting)
+        first = next((sequence for sequence in ranked if not sequence.parked), None)
+        for sequence in ranked:
+            resumes = sequence is first or sequence.resume_pages <= free
+            if sequence.resume_pages and resumes:
                 free -= sequence.resume_pages
                 sequence.resume_pages = 0
             if sequence.resume_pages == 0:
@@ -149,6 +153,10 @@ class Planner:
                 break
             self._evict(draft, other, now)
         self._memory.hold(sequence, min(lacking, self._memory.free))
+        if sequence.parked and len(sequence.block_table) <= sequence.page:
+            # What it reads ahead does not fit beside the others: it would only hold pages.
+            self._evict(draft, sequence, now)
+            return sequence.computed
         return min(end, len(sequence.block_table) * self._memory.page_tokens)
 
     def _evict(self, draft: Draft, sequence: Sequence, now: float) -> None:

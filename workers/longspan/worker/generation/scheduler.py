@@ -162,7 +162,8 @@ class Scheduler:
         if self._open is not None:
             return None
         sequences = self._sequences.values()
-        if self._outcomes or any(sequence.pending > 0 for sequence in sequences):
+        free = self._memory.free
+        if self._outcomes or any(sequence.can_go_on(free) for sequence in sequences):
             return now
         deadlines = [s.spec.deadline_s for s in sequences if s.spec.deadline_s is not None]
         return max(now, min(deadlines)) if deadlines else None

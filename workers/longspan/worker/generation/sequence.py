@@ -121,6 +121,7 @@ class Sequence:
         cached_tokens: prompt tokens found in cached pages.
         rank: who goes first; the smaller one. Age and priority in one number of seconds.
         resume_pages: pages that must be free before it goes on, after a preemption.
+        parked: it was evicted while it waited for its client, who has not gone on since.
         last_step: the step that decoded its last token.
         reported_tokens: what was last said about its prefill.
         ending: how it ends, once it is DOOMED.
@@ -140,6 +141,7 @@ class Sequence:
         self.own = range(0)
         self.cached_tokens = 0
         self.resume_pages = 0
+        self.parked = False
         self.last_step = 0
         self.reported_tokens = 0
         self.ending: Ending | None = None
@@ -177,6 +179,15 @@ class Sequence:
         """Tokens that could be computed now."""
         return self.target - self.computed
 
+    def can_go_on(self, free_pages: int) -> bool:
+        """True where it may be computed, if others let it; one that is parked asks nobody."""
+        return self.pending > 0 and not (self.parked and self.resume_pages > free_pages)
+
+    @property
+    def is_waiting(self) -> bool:
+        """True while its client has to go on before it matters when it is computed."""
+        return self.pending == 0 or self.parked
+
     @property
     def page(self) -> int:
         """Index of the page that it computes next."""
@@ -212,10 +223,12 @@ class Sequence:
         """Append to the prompt."""
         self.tokens.extend(tokens)
         self.prompt_tokens += len(tokens)
+        self.parked &= len(tokens) == 0
 
     def seal(self) -> None:
         """Complete the prompt; delivered tokens follow it."""
         self.move(Move.SEAL)
+        self.parked = False
         self.tokens.extend(self.spec.delivered)
         self.output_tokens = len(self.spec.delivered)
 

@@ -11,7 +11,7 @@ from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.worker.attention.pool import PAGE_TOKENS
 from longspan.worker.attention.select import select_backend
 from longspan.worker.devices import choose_dtype, has_bfloat16, open_device
-from longspan.worker.failures import StartFailure
+from longspan.worker.failures import NoMemory
 from longspan.worker.generation.graphs import capture_graphs
 from longspan.worker.generation.kv_memory import page_count
 from longspan.worker.generation.limits import StepLimits
@@ -36,6 +36,9 @@ LAYOUT = 1
 POLICY = "full"
 
 CPU_STEP_WORK = 10**11
+ACTIVATIONS = 4
+"""Rows of the widest inner layer alive at once: gate, up, their product, attention."""
+
 LEAST_CPU_STEP, LARGEST_CPU_STEP = 256, 1024
 """Products of one step on a CPU, and its tokens: enough for good matrix products, little enough
 that a question need not wait long for a document's chunk."""
@@ -55,7 +58,16 @@ def serve_decoder(options: WorkerOptions) -> Served:
     if device.type == "cpu":
         quicken(model, dtype, device, compiled=options.compile)
     shapes = probe(model, device)
-    pages = page_count(shapes, dtype, device, options.kv_bytes, options.replicas)
+    limits = step_limits(device, options.step_tokens, weights, shapes)
+    pages = page_count(
+        shapes,
+        dtype,
+        device,
+        options.kv_bytes,
+        kv_tokens=options.kv_tokens,
+        replicas=options.replicas,
+        kept_bytes=step_bytes(model, limits.budget_tokens, dtype) if device.type == "cuda" else 0,
+    )
     # One page more than is handed out: rows that only pad a decode batch use it.
     runner = _runner(model, shapes, pages + 1, dtype, device)
     context = min(files.context_tokens, pages * PAGE_TOKENS)
@@ -63,7 +75,6 @@ def serve_decoder(options: WorkerOptions) -> Served:
         runner.compile()
     self_check(runner, model, vocabulary=files.vocabulary)
     runner.graphs = capture_graphs(runner, options.decode_batches, context, scratch_page=pages)
-    limits = step_limits(device, options.step_tokens, weights, shapes)
     space = PageSpace(files.fingerprint, _name(dtype), POLICY, LAYOUT)
     outputs = Outputs(files)
     table = PageTable(pages)
@@ -103,6 +114,13 @@ def step_limits(
     )
 
 
+def step_bytes(model: torch.nn.Module, tokens: int, dtype: torch.dtype) -> int:
+    """What the activations of a step take at most: a few of its widest inner rows."""
+    linears = [m.out_features for m in model.modules() if isinstance(m, torch.nn.Linear)]
+    inner = [width for width in linears if width < max(linears)] or linears
+    return ACTIVATIONS * tokens * max(inner, default=0) * dtype.itemsize
+
+
 def inner_weights(model: torch.nn.Module) -> int:
     """Weights that every token meets; of routed experts all count, though few are used."""
     embedded = {
@@ -123,7 +141,7 @@ def _runner(
         layers = [shape.pages(pages, dtype=dtype, device=device) for shape in shapes]
     except (RuntimeError, torch.OutOfMemoryError) as error:
         reason = str(error).partition("\n")[0]
-        raise StartFailure(f"out of memory for {pages} KV pages: {reason}") from error
+        raise NoMemory(f"out of memory for {pages} KV pages: {reason}") from error
     return Runner(model, layers, select_backend(device, dtype, widest))
 
 

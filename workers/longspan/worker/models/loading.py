@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from longspan.worker.devices import choose_dtype, free_bytes, open_device
-from longspan.worker.failures import StartFailure
+from longspan.worker.failures import NoMemory, StartFailure
 from longspan.worker.models import seam
 from longspan.worker.models.architecture import Architecture, find_architecture
 from longspan.worker.models.decoder_files import DecoderFiles
@@ -57,9 +57,9 @@ def check_memory(
 
 def _out_of_memory(
     files: DecoderFiles, device: torch.device, needed: int, free: int | None
-) -> StartFailure:
+) -> NoMemory:
     there = "an unknown amount" if free is None else f"{free / GIB:.2f} GiB"
-    return StartFailure(
+    return NoMemory(
         f"out of memory: the weights of {files.name} need {needed / GIB:.2f} GiB, "
         f"{device} has {there} free"
     )
