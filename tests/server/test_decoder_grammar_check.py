@@ -20,10 +20,11 @@ def _llguidance() -> None:
     pytest.importorskip("llguidance", reason="needs the worker's libraries")
 
 
-async def test_a_grammar_that_compiles_passes_and_is_remembered() -> None:
+@pytest.mark.parametrize("schema", ['{"type": "object"}', "{}", "true", " true\n"])
+async def test_a_grammar_that_compiles_passes_and_is_remembered(schema: str) -> None:
     """The second time no process is started: a limit of no time at all does not matter."""
     checks = GrammarCheck()
-    options = GenerationOptions(json_schema='{"type": "object"}')
+    options = GenerationOptions(json_schema=schema)
     await checks.check(options)
     checks._longest_s = 0.0
     await checks.check(options)
