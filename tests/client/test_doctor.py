@@ -15,10 +15,11 @@ from safetensors.numpy import save_file
 
 from longspan.client._cli.checks import Finding, Verdict
 from longspan.client._cli.checks_accelerator import accelerator
-from longspan.client._cli.checks_capacity import USABLE, Device, capacity, devices
+from longspan.client._cli.checks_capacity import Device, capacity, devices
 from longspan.client._cli.gpus import Gpu, parse_gpus
 from longspan.client._cli.known_models import KnownModel, known_models
 from longspan.client._cli.probing import Kernel, Probe, run_probe
+from longspan.worker.models.geometry import GPU_SHARE, HOST_SHARE, PAGE_TOKENS
 from tests.client.command import longspan
 from tests.client.peer import running_peer
 
@@ -136,9 +137,11 @@ def test_what_fits_is_what_the_weights_leave() -> None:
     """The 7B model on a T4, which has no bfloat16: 4 bytes a number do not fit in 15 GiB."""
     places = devices((H200, H200, T4))
     assert [place.name for place in places] == ["NVIDIA H200", "Tesla T4", "cpu"]
-    found = {(one.facts["device"], one.facts["model"]): one for one in capacity(None, places)}
+    assumed, *fits = capacity(None, places)
+    assert "nothing else in memory" in assumed.detail
+    found = {(one.facts["device"], one.facts["model"]): one for one in fits}
     fitting = found["NVIDIA H200", "DeepSeek-R1-Distill-Qwen-32B"]
-    left = int(141 * GIB * USABLE) - 2 * 32_763_876_352
+    left = int((141 * GIB - 2 * 32_763_876_352) * GPU_SHARE)
     kv_bytes = 64 * 2 * 8 * 128 * 2
     assert fitting.facts["kv_bytes_per_token"] == kv_bytes
     assert fitting.facts["tokens"] == {"full": min(131_072, left // (256 * kv_bytes) * 256)}
@@ -148,15 +151,42 @@ def test_what_fits_is_what_the_weights_leave() -> None:
 
 def test_a_folder_is_measured_by_its_own_files(tmp_path: Path) -> None:
     """Weights by the headers of the safetensors, KV by config.json."""
-    config = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4}
-    config |= {"num_key_value_heads": 2, "max_position_embeddings": 4096}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    save_file({"a": np.zeros((100, 10), np.float16)}, tmp_path / "model.safetensors")
+    _folder(tmp_path)
     kv_bytes = 2 * 2 * 2 * 16 * 4
-    memory = int((4_000 + 3 * 256 * kv_bytes) / USABLE) + 1
-    [found] = capacity(tmp_path, [Device("cpu", memory, bfloat16=False)])
+    memory = 4_000 + int(3 * 256 * kv_bytes / HOST_SHARE)
+    _, found = capacity(tmp_path, [Device("cpu", memory, bfloat16=False)])
     assert found.facts["weight_bytes"] == 4_000
     assert found.facts["tokens"] == {"full": 768}
+    _, less = capacity(tmp_path, [Device("cpu", memory - 2, bfloat16=False)])
+    assert less.facts["tokens"] == {"full": 512}
+
+
+@pytest.mark.parametrize(("name", "torch_name"), [("cpu", "cpu"), ("NVIDIA H200", "cuda:0")])
+def test_what_is_promised_is_what_a_worker_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, torch_name: str
+) -> None:
+    """The same pages as a worker counts, where the weights are all that is in memory."""
+    import torch
+
+    from longspan.worker.generation import kv_memory
+    from longspan.worker.models.probe import LayerShape
+
+    memory = 10_000_000
+    _folder(tmp_path)
+    _, found = capacity(tmp_path, [Device(name, memory, bfloat16=False)])
+    monkeypatch.setattr(kv_memory, "free_bytes", lambda device: memory - 4_000)
+    shapes = [LayerShape(4, 2, 16, 16, latent=False)] * 2
+    pages = kv_memory.page_count(shapes, torch.float32, torch.device(torch_name), None)
+    assert found.facts["tokens"] == {"full": pages * PAGE_TOKENS}
+    assert f"{found.facts['kv_share']:.0%} of the rest" in found.detail
+
+
+def _folder(path: Path) -> None:
+    """Four thousand bytes of weights, and layers that keep 512 bytes for a token."""
+    config = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4}
+    config |= {"num_key_value_heads": 2, "max_position_embeddings": 1 << 20}
+    (path / "config.json").write_text(json.dumps(config))
+    save_file({"a": np.zeros((100, 10), np.float16)}, path / "model.safetensors")
 
 
 @pytest.mark.parametrize("config", ["[]", "{", "{}"])

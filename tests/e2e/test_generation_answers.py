@@ -284,6 +284,17 @@ async def test_a_form_binds_what_follows_the_reasoning(thinker: Serving) -> None
     assert answer.completed.usage.output_tokens > 8
 
 
+async def test_stops_end_the_answer_and_not_the_reasoning(thinker: Serving) -> None:
+    """The same answer, up to a character that the reasoning is full of."""
+    form = r"[a-z]{4}: [0-9]{3}"
+    generation = Generation(max_tokens=3500, temperature=100.0, seed=3, regex=form, stop=":")
+    async with AsyncClient(thinker.target) as client:
+        _, answer = await _heard(client.analyze(b"A text.", Ask("Why?", generation=generation)))
+    assert re.fullmatch(r"[a-z]{4}", answer.text)
+    assert ":" in answer.reasoning
+    assert answer.completed.finish_reason is FinishReason.STOP
+
+
 async def test_reasoning_without_an_end_is_no_answer(thinker: Serving) -> None:
     """A model cut while it thinks has answered nothing; its reasoning is told all the same."""
     task = Prompt("Think.", generation=Generation(max_tokens=20))

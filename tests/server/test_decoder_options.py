@@ -53,7 +53,7 @@ def test_what_is_said_is_taken() -> None:
     assert not options.is_free_text
 
 
-@pytest.mark.parametrize("schema", ['{"type": "object"}', "true"])
+@pytest.mark.parametrize("schema", ['{"type": "object"}', "true", " true\n"])
 def test_a_schema_is_passed_on_as_written(schema: str) -> None:
     """Whether it compiles is for the worker to say."""
     assert generation_options(Message(json_schema=schema), LIMITS).json_schema == schema
@@ -78,6 +78,7 @@ def test_a_schema_is_passed_on_as_written(schema: str) -> None:
         ("json_schema", ""),
         ("json_schema", "{"),
         ("json_schema", "[]"),
+        ("json_schema", "false"),
         ("json_schema", '{"a": NaN}'),
         ("json_schema", "[" * 50_000),
         ("json_schema", f'{{"a": {"1" * 5000}}}'),
@@ -92,6 +93,12 @@ def test_a_value_out_of_range_is_refused_with_its_path(name: str, value: Any) ->
         generation_options(Message(**{name: value}), LIMITS)
     assert raised.value.field == f"task.generation.{name}"
     assert len(str(raised.value)) < 200
+
+
+def test_a_schema_that_nothing_fits_is_said_to_be_one() -> None:
+    """The caller learns it from the header, not from a compiler."""
+    with pytest.raises(InvalidRequest, match="false fits nothing"):
+        generation_options(Message(json_schema=" false "), LIMITS)
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,17 @@ async def test_text_matches_its_regular_expression(worker: Worker) -> None:
     assert free.tokens == alone.tokens
 
 
+async def test_stops_count_from_behind_a_text(worker: Worker) -> None:
+    """Until then the model may say them, as it may while it reasons."""
+    prompt = story_tokens(PROMPT)
+    async with decoding(worker) as sequences:
+        free = await sequences.answer(prompt, max_tokens=100)
+        options = {"stop_texts": ["."], "answer_begins": "."}
+        answer = await sequences.answer(prompt, max_tokens=100, **options)
+    first, second, *_ = free.text.split(".")
+    assert (answer.text, answer.reason) == (f"{first}.{second}", "STOP")
+
+
 async def test_a_grammar_begins_after_a_text(worker: Worker) -> None:
     """Until then the text is free, as reasoning is."""
     grammar = pb.Grammar(regex=REGEX, begins_after=".")

@@ -29,6 +29,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "sampled": {"max_tokens": 60, "temperature": 0.8, "seed": 5},
     "cold": {"max_tokens": 60, "temperature": 0.8, "seed": 6, "top_p": 0.9, "top_k": 50},
     "stop text": {"max_tokens": 80, "stop_texts": ["big, red", "n the park?"]},
+    "late stop": {"max_tokens": 80, "stop_texts": ["She", "."], "answer_begins": "One day,"},
     "stop token": {"max_tokens": 80, "stop_tokens": [432]},
     "json": {"max_tokens": 200, "grammar": GRAMMAR},
     "sampled json": {"max_tokens": 200, "grammar": GRAMMAR, "temperature": 1, "seed": 7},

@@ -9,9 +9,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import torch
 
 from longspan.internal.v1 import worker_service_pb2 as pb
-from longspan.worker.failures import EXIT_BAD_MODEL
+from longspan.worker.failures import EXIT_BAD_MODEL, StartFailure, UnforeseenFailure, loading
 from tests.worker.decoders import tiny_decoder
 from tests.worker.decoding import packed
 from tests.worker.harness import opened, started
@@ -31,10 +32,25 @@ def coded(folder: Path) -> None:
     (folder / "mine.py").write_text("raise SystemExit(0)\n")
 
 
+def configured(**changes: object) -> Callable[[Path], object]:
+    """Change keys of config.json."""
+
+    def change(folder: Path) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
 SPOILS: dict[str, Callable[[Path], object]] = {
     "no safetensors": pickled,
     "custom code": coded,
     "little memory": lambda folder: None,
+    "unknown activation": configured(hidden_act="nonsense"),
+    "unknown rotary kind": configured(
+        rope_parameters={"rope_type": "nonsense", "rope_theta": 10_000.0}
+    ),
+    "no kv heads": configured(num_key_value_heads=0),
 }
 
 
@@ -73,6 +89,55 @@ def test_a_start_that_cannot_succeed_says_why_in_one_line(
     assert errors.startswith("longspan-worker: ")
     assert message in errors
     assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("unknown activation", "KeyError: 'nonsense'"),
+        ("unknown rotary kind", "KeyError: 'nonsense'"),
+        ("no kv heads", "ZeroDivisionError: integer division or modulo by zero"),
+    ],
+)
+def test_a_model_that_breaks_its_own_code_is_not_tried_again(
+    ends: dict[str, tuple[int, str]], name: str, reason: str
+) -> None:
+    """What nobody foresaw is told like the rest; the lines before the last say where it was."""
+    status, errors = ends[name]
+    assert status == EXIT_BAD_MODEL
+    *before, last = errors.splitlines()
+    assert last == f"longspan-worker: the model cannot be loaded: {reason}"
+    assert any("transformers" in line for line in before)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MemoryError(), "out of memory"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB.\nSee"),
+            "CUDA out of memory. Tried 2 GiB.",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes."),
+            "out of memory: DefaultCPUAllocator: can't allocate memory: you tried 9 bytes.",
+        ),
+        (ImportError("\nno libcudart.so.12"), "ImportError: no libcudart.so.12"),
+        (AssertionError(), "AssertionError"),
+    ],
+)
+def test_whatever_breaks_the_loading_is_told_in_one_line(error: Exception, line: str) -> None:
+    """Memory that runs out anywhere says so; all else names its kind."""
+    with pytest.raises(StartFailure) as failure, loading():
+        raise error
+    assert str(failure.value) == f"the model cannot be loaded: {line}"
+    assert isinstance(failure.value, UnforeseenFailure) == ("memory" not in line)
+
+
+def test_a_failure_that_was_foreseen_keeps_its_words() -> None:
+    """It already is one line."""
+    with pytest.raises(StartFailure, match=r"^as it is$"), loading():
+        raise StartFailure("as it is")
 
 
 async def test_an_encoder_opens_no_sequence(tmp_path: Path) -> None:

@@ -113,6 +113,17 @@ def test_any_walk_through_a_schema_is_such_json(data: st.DataObject) -> None:
         assert all(isinstance(age, int) for age in value["ages"])
 
 
+@pytest.mark.parametrize("begins_after", ["", "</think>"])
+@pytest.mark.parametrize("schema", ["true", " true\n", "{}", '{"properties": {"a": true}}'])
+def test_a_schema_may_be_true(schema: str, begins_after: str) -> None:
+    """It stands for any JSON, alone or inside another."""
+    constraint = grammars().compile(json_schema(schema, begins_after))
+    accept_text(constraint, begins_after + '{"a": [1, null, "x"], "b": {}}')
+    assert constraint.finished
+    with pytest.raises(BadGrammar):
+        accept_text(grammars().compile(json_schema(schema)), "no JSON")
+
+
 def test_a_complete_text_is_finished_or_may_stop() -> None:
     """A schema's object ends by itself; what could go on allows the stop token as well."""
     constraint = grammars().compile(json_schema(SCHEMA))

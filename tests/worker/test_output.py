@@ -16,7 +16,7 @@ from longspan.worker.sampling.detokeniser import Detokeniser
 from longspan.worker.sampling.grammar import Grammars
 from longspan.worker.sampling.output import Output
 from longspan.worker.sampling.params import GrammarKind, GrammarSpec, SamplingParams
-from longspan.worker.sampling.pieces import Pieces
+from longspan.worker.sampling.pieces import Pieces, byte_level_alphabet
 
 STOP = 256
 SCHEMA = json.dumps({"type": "array", "items": {"enum": ["é", "b"]}, "maxItems": 4})
@@ -33,6 +33,7 @@ PARAMS = st.builds(
     max_tokens=st.integers(1, 24),
     stop_texts=st.lists(st.text("aé\n\ufffd", min_size=1, max_size=4), max_size=2).map(tuple),
     stop_tokens=st.sampled_from([(), (257,), (0, 65)]),
+    answer_begins=st.sampled_from(["", "</think>", "é"]),
     grammar=GRAMMARS,
 )
 
@@ -105,20 +106,79 @@ def test_a_replay_leaves_everything_as_it_was(params: SamplingParams, data: st.D
 def test_the_text_is_that_of_the_tokens_up_to_the_first_stop(
     params: SamplingParams, data: st.DataObject
 ) -> None:
-    """All texts together are the decoded tokens, cut before a stop string."""
+    """All texts together are the decoded tokens, cut before a stop string in the answer."""
     tokens, texts, output = generated(params, data)
-    stop_tokens = {STOP, *params.stop_tokens}
+    answering = params.answer_begins in "".join(texts[:-1])
+    stop_tokens = {STOP, *(params.stop_tokens if answering else ())}
     spoken = tokens[:-1] if tokens[-1] in stop_tokens else tokens
     whole = tokenizer().decode(spoken, skip_special_tokens=True)
     shown = "".join(texts)
     assert whole.startswith(shown)
-    assert not any(text in shown for text in params.stop_texts)
+    answer = shown.partition(params.answer_begins)[2].lstrip() if params.answer_begins else shown
+    assert not any(text in answer for text in params.stop_texts)
     if shown != whole:
         assert any(whole[len(shown) :].startswith(text) for text in params.stop_texts)
         assert output.finish is FinishReason.STOP
     if output.finish is FinishReason.LENGTH:
         assert len(tokens) == params.max_tokens
     assert output.index == len(tokens) <= params.max_tokens
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from(["x", "é", "\n", " ", "</think>", "</think"]), max_size=20),
+    st.lists(st.text("xé\n ", min_size=1, max_size=3), min_size=1, max_size=2).map(tuple),
+)
+def test_stops_behind_the_reasoning_do_not_depend_on_the_tokens(
+    words: list[str], stops: tuple[str, ...]
+) -> None:
+    """Byte by byte, or with the longest tokens: the same text is shown, and ends alike."""
+    text = "".join(words)
+    params = SamplingParams(max_tokens=999, stop_texts=stops, answer_begins="</think>")
+    ends = []
+    for tokens in (ids(text), bytewise(text)):
+        output = new_output(params)
+        shown = ""
+        for token in tokens:
+            shown += output.push(token).text
+            if output.finish is not None:
+                break
+        else:
+            shown += output.push(STOP).text
+        ends.append(shown)
+    assert ends[0] == ends[1]
+    _, mark, rest = text.partition("</think>")
+    answer = rest.lstrip()
+    places = [answer.find(stop) + len(stop) for stop in stops if stop in answer]
+    if not mark or not places:
+        assert ends[0] == text
+    else:
+        whole = text[: len(text) - len(answer) + min(places)]
+        assert whole.startswith(ends[0])
+        assert whole[len(ends[0]) :] in stops
+
+
+def bytewise(text: str) -> list[int]:
+    """The tokens of a text's single bytes."""
+    alphabet = {byte: character for character, byte in byte_level_alphabet().items()}
+    found = [tokenizer().token_to_id(alphabet[byte]) for byte in text.encode()]
+    return [token for token in found if token is not None]
+
+
+def test_a_stop_token_of_the_request_counts_in_the_answer() -> None:
+    """The reasoning goes on behind it, and so do blanks before the answer; the model's ends all."""
+    line = ids("\n")[0]
+    params = SamplingParams(max_tokens=99, stop_tokens=(line, 257), answer_begins="</think>")
+    for text, shown in [
+        ("a\nb\n</think>\n\nab\na", "a\nb\n</think>\n\nab"),
+        ("a\nb", "a\nb"),
+    ]:
+        output, parts = new_output(params), []
+        for token in [*ids(text), STOP]:
+            parts.append(output.push(token).text)
+            if output.finish is not None:
+                break
+        assert ("".join(parts), output.finish) == (shown, FinishReason.STOP)
 
 
 def test_a_stop_token_is_not_shown_but_what_was_held_back_is() -> None:

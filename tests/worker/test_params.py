@@ -29,6 +29,7 @@ from longspan.worker.sampling.params import STOP_TEXTS, SamplingParams
         ("stop_texts", ("x" * 2000,)),
         ("stop_texts", ("x",) * (STOP_TEXTS + 1)),
         ("stop_tokens", (-1,)),
+        ("answer_begins", "x" * 2000),
     ],
 )
 def test_a_value_out_of_range_is_named(field: str, value: object) -> None:

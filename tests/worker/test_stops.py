@@ -7,6 +7,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from longspan.worker.sampling.answer_stops import AnswerStops
 from longspan.worker.sampling.stops import StopMatcher
 
 TEXT = st.text("aab\n", max_size=40)
@@ -45,6 +46,45 @@ def test_any_cut_gives_what_the_whole_text_gives(
         stopped = False
         shown += matcher.flush()
     assert (shown, stopped) == naive(text, stops)
+
+
+def naive_answer(text: str, stops: list[str], begins: str) -> tuple[str, bool]:
+    """The same for the answer alone; all before it is shown."""
+    if not begins:
+        return naive(text, stops)
+    _, found, rest = text.partition(begins)
+    if not found:
+        return text, False
+    answer = rest.lstrip()
+    shown, stopped = naive(answer, stops)
+    return text[: len(text) - len(answer)] + shown, stopped
+
+
+@settings(deadline=None)
+@given(TEXT, STOPS, st.text("ab\n", max_size=3), st.lists(st.integers(0, 40), max_size=12))
+def test_stops_count_in_the_answer_alone_however_the_text_is_cut(
+    text: str, stops: list[str], begins: str, cuts: list[int]
+) -> None:
+    """Behind the mark and the white space after it; without a mark, everywhere."""
+    matcher = AnswerStops(stops, begins)
+    shown = ""
+    for piece in pieces_of(text, cuts):
+        safe, stopped = matcher.push(piece)
+        shown += safe
+        if stopped:
+            break
+    else:
+        stopped = False
+        shown += matcher.flush()
+    assert (shown, stopped) == naive_answer(text, stops, begins)
+
+
+def test_a_line_end_is_a_stop_of_the_answer_only() -> None:
+    """Neither the lines of the reasoning nor those before the answer end anything."""
+    matcher = AnswerStops(["\n"], "</think>")
+    assert matcher.push("Well.\nHm.\n</th") == ("Well.\nHm.\n</th", False)
+    assert matcher.push("ink>\n") == ("ink>\n", False)
+    assert matcher.push("\nYes.\nNo.") == ("\nYes.", True)
 
 
 @settings(deadline=None)

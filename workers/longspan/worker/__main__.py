@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from longspan.worker.failures import StartFailure
+from longspan.worker.failures import StartFailure, UnforeseenFailure, loading
 
 
 def positive(text: str) -> int:
@@ -80,12 +81,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         from longspan.worker.parent import die_with_parent
 
         die_with_parent()
-    from longspan.worker.options import WorkerOptions
-    from longspan.worker.process import run_worker
-
     try:
+        with loading():  # a torch that cannot be imported will not be importable next time
+            from longspan.worker.options import WorkerOptions
+            from longspan.worker.process import run_worker
         run_worker(WorkerOptions(**options))
     except StartFailure as failure:
+        if isinstance(failure, UnforeseenFailure):
+            traceback.print_exception(failure.__cause__)
+        # The last line is what the parent shows.
         print(f"longspan-worker: {failure}", file=sys.stderr)
         return failure.exit_status
     return 0

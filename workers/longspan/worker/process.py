@@ -16,7 +16,7 @@ import grpc
 from longspan.internal.v1 import worker_service_pb2_grpc as pb_grpc
 from longspan.worker.devices import set_threads
 from longspan.worker.engine import Engine
-from longspan.worker.failures import StartFailure
+from longspan.worker.failures import StartFailure, loading
 from longspan.worker.limits import MESSAGE_BYTES
 from longspan.worker.options import WorkerOptions
 from longspan.worker.served import Served
@@ -45,16 +45,17 @@ def load(options: WorkerOptions) -> Served:
     """Load what the role serves, and only the libraries that it needs.
 
     Raises:
-        StartFailure: it cannot be loaded as configured.
+        StartFailure: it cannot be loaded as configured, for whatever reason.
     """
-    set_threads(options.threads)
-    if options.role == "decoder":
-        from longspan.worker.generation.serving import serve_decoder
+    with loading():
+        set_threads(options.threads)
+        if options.role == "decoder":
+            from longspan.worker.generation.serving import serve_decoder
 
-        return serve_decoder(options)
-    from longspan.worker.encoding.serving import serve_encoder
+            return serve_decoder(options)
+        from longspan.worker.encoding.serving import serve_encoder
 
-    return serve_encoder(options)
+        return serve_encoder(options)
 
 
 async def serve(path: Path, served: Served, thread: Executor) -> None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from longspan.worker.models.geometry import ContextFit
 
 KIB, GIB = 1 << 10, 1 << 30
-# The rest is for activations, the runtime and whatever else runs.
-USABLE = 0.9
+CPU = "cpu"
+ASSUMED = "one worker on a device that has nothing else in memory, and no --kv-memory"
 
 
 class Unreadable(Exception):
@@ -56,22 +56,23 @@ def devices(gpus: Sequence[Gpu]) -> tuple[Device, ...]:
     """The GPUs, each kind once, and the CPU."""
     kinds = dict.fromkeys(Device(gpu.name, gpu.memory_bytes, gpu.has_bfloat16) for gpu in gpus)
     memory = memory_bytes()
-    cpu = () if memory is None else (Device("cpu", memory, cpu_has_bfloat16()),)
+    cpu = () if memory is None else (Device(CPU, memory, cpu_has_bfloat16()),)
     return (*kinds, *cpu)
 
 
 def capacity(model: Path | None, places: Sequence[Device]) -> Iterator[Finding]:
-    """A line for each model and device; of the folder's model alone where there is one."""
+    """What is assumed, then a line for each model and device: known ones, or the folder's alone."""
     try:
         sizes = _known() if model is None else (_of_folder(model),)
-        for place in places:
-            for one in sizes:
-                yield _fit(one, place)
+        fits = [_fit(one, place) for place in places for one in sizes]
     except Unreadable as error:
         yield Finding("capacity", Verdict.BROKEN, str(error))
     except ModuleNotFoundError as error:
         detail = f"not known without a worker: no {error.name}; pip install 'longspan[worker]'"
         yield Finding("capacity", Verdict.ABSENT, detail)
+    else:
+        yield Finding("capacity", Verdict.OK, f"assumed: {ASSUMED}")
+        yield from fits
 
 
 def _known() -> tuple[Sizes, ...]:
@@ -98,24 +99,28 @@ def _of_folder(folder: Path) -> Sizes:
 
 
 def _fit(model: Sizes, place: Device) -> Finding:
-    from longspan.worker.models.geometry import geometry, largest_contexts
+    from longspan.worker.models.geometry import GPU_SHARE, HOST_SHARE, geometry, largest_contexts
 
     sizes, element_bytes = geometry(model.config), place.element_bytes
     weights, kv_bytes = model.weight_bytes[element_bytes], sizes.kv_bytes(element_bytes)
-    left_bytes = int(place.memory_bytes * USABLE) - weights
-    fits = largest_contexts(sizes, element_bytes=element_bytes, free_bytes=left_bytes)
+    # What a worker takes for its pages by default, once its weights are there.
+    share = HOST_SHARE if place.name == CPU else GPU_SHARE
+    left_bytes = place.memory_bytes - weights
+    fits = largest_contexts(sizes, element_bytes=element_bytes, free_bytes=int(share * left_bytes))
     longest = "; ".join(map(_said, fits)) if left_bytes > 0 else "weights do not fit"
     return Finding(
         f"fits {place.name}",
         Verdict.OK if any(fit.tokens for fit in fits) else Verdict.ABSENT,
-        f"{model.name:<30} {longest:<32} weights {weights / GIB:.1f} GiB"
-        f" + {kv_bytes / KIB:.0f} KiB a token of {place.memory_bytes * USABLE / GIB:.1f} GiB",
+        f"{model.name:<30} {longest:<32} weights {weights / GIB:.1f}"
+        f" of {place.memory_bytes / GIB:.1f} GiB, then {kv_bytes / KIB:.0f} KiB a token"
+        f" in {share:.0%} of the rest",
         {
             "model": model.name,
             "device": place.name,
             "memory_bytes": place.memory_bytes,
             "weight_bytes": weights,
             "kv_bytes_per_token": kv_bytes,
+            "kv_share": share,
             "element_bytes": element_bytes,
             "tokens": {fit.policy: fit.tokens for fit in fits},
         },

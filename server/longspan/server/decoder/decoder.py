@@ -79,7 +79,8 @@ class Decoder:
 def sampling(options: GenerationOptions, parts: PromptParts) -> pb.Sampling:
     """The options as a worker takes them; a seed is drawn where the caller gave none.
 
-    A form binds the answer only: where the prompt opens the reasoning, it begins behind that.
+    A form binds the answer only, and so do stops: where the prompt opens the reasoning, they
+    begin behind that.
     """
     seed = secrets.randbits(64) if options.seed is None else options.seed
     message = pb.Sampling(
@@ -91,6 +92,7 @@ def sampling(options: GenerationOptions, parts: PromptParts) -> pb.Sampling:
         seed=seed,
         stop_texts=options.stop_texts,
         stop_tokens=options.stop_tokens,
+        answer_begins=parts.reasoning_end if parts.thinks else "",
     )
     if not options.is_free_text:
         grammar = pb.Grammar(begins_after=parts.answer_begins if parts.thinks else "")

@@ -17,13 +17,14 @@ from longspan.server.errors import InvalidRequest
 COMMAND = (sys.executable, "-m", "longspan.worker.grammar_check")
 LONGEST_S = 10.0
 """Of a check, which limits its own processor time; it usually takes a quarter of a second."""
+EXIT_BAD_GRAMMAR = 1
 TOO_LONG = "takes too much time or memory to compile"
 AT_ONCE = 2
 REMEMBERED = 1024
 
 
 class GrammarCheck:
-    """Remembers what it found, by digest; bound to the running loop.
+    """Remembers what compiles and what does not, by digest; bound to the running loop.
 
     Args:
         longest_s: how long one check may take.
@@ -46,31 +47,37 @@ class GrammarCheck:
             await self._check("REGEX", options.regex, "regex")
 
     async def _check(self, kind: str, source: str, field: str) -> None:
-        message = json.dumps({"kind": kind, "source": source}).encode()
-        digest = hashlib.sha256(message).digest()
-        if digest not in self._found:
-            async with self._slots:
-                self._found[digest] = await self._compile(message)
-        self._found.move_to_end(digest)
-        if len(self._found) > REMEMBERED:
-            self._found.popitem(last=False)
-        fault = self._found[digest]
+        fault = await self._fault(json.dumps({"kind": kind, "source": source}).encode())
         if fault is not None:
             raise InvalidRequest(fault, field=f"{PATH}.{field}")
 
-    async def _compile(self, message: bytes) -> str | None:
+    async def _fault(self, message: bytes) -> str | None:
         """What is wrong with the grammar; None if nothing is."""
+        digest = hashlib.sha256(message).digest()
+        if digest in self._found:
+            self._found.move_to_end(digest)
+            return self._found[digest]
+        async with self._slots:
+            status, said = await self._compile(message)
+        if status not in (0, EXIT_BAD_GRAMMAR) or (status and not said):
+            # Killed, or broken in itself: the machine may only have been busy.
+            return TOO_LONG
+        self._found[digest] = said if status else None
+        if len(self._found) > REMEMBERED:
+            self._found.popitem(last=False)
+        return self._found[digest]
+
+    async def _compile(self, message: bytes) -> tuple[int | None, str]:
+        """How the check ended, None where it had to be killed, and what it said."""
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(*COMMAND, stdin=pipe, stdout=pipe)
         try:
             async with asyncio.timeout(self._longest_s):
                 said, _ = await process.communicate(message)
         except TimeoutError:
-            return TOO_LONG
+            return None, ""
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        if process.returncode == 0:
-            return None
-        return said.decode("utf-8", "replace").strip() or TOO_LONG
+        return process.returncode, said.decode("utf-8", "replace").strip()

@@ -39,7 +39,7 @@ class GenerationOptions:
         top_p: in (0, 1].
         min_p: in [0, 1].
         seed: None where the caller leaves it to the server.
-        json_schema: a JSON object or boolean; excludes ``regex``.
+        json_schema: a JSON object, or ``true``; excludes ``regex``.
         regex: what the whole answer must match.
     """
 
@@ -137,7 +137,8 @@ def _schema(
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise InvalidRequest(f"is not JSON: {reason}", field=f"{PATH}.json_schema") from error
-    _check(isinstance(schema, dict | bool), "json_schema", "an object or a boolean")
+    _check(isinstance(schema, dict | bool), "json_schema", "an object or true")
+    _check(schema is not False, "json_schema", "a schema that something fits: false fits nothing")
     return message.json_schema
 
 

@@ -9,13 +9,10 @@ import torch
 from longspan.worker.attention.pool import PAGE_TOKENS
 from longspan.worker.devices import free_bytes
 from longspan.worker.failures import NoMemory, StartFailure
+from longspan.worker.models.geometry import GPU_SHARE, HOST_SHARE
 from longspan.worker.models.probe import LayerShape
 
 GIB = 1 << 30
-HOST_SHARE = 0.5
-"""Of the free host memory: others live there too. Pages take memory when they are first used."""
-GPU_SHARE = 0.85
-"""Of the free GPU memory; activations take their part of the rest."""
 LEAST_PAGES = 2
 
 

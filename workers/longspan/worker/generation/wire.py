@@ -92,6 +92,7 @@ def sampling(message: pb.Sampling) -> SamplingParams:
         seed=message.seed,
         stop_texts=tuple(message.stop_texts),
         stop_tokens=tuple(message.stop_tokens),
+        answer_begins=message.answer_begins,
         grammar=_grammar(message.grammar) if message.HasField("grammar") else None,
     )
 

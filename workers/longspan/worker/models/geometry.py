@@ -8,6 +8,12 @@ from typing import Any
 
 PAGE_TOKENS = 256
 
+HOST_SHARE = 0.5
+"""KV pages' part of the host memory that weights leave free: others live there too. Pages take
+memory when they are first used."""
+GPU_SHARE = 0.85
+"""The same of a GPU's memory; activations take their part of the rest."""
+
 
 @dataclass(frozen=True, slots=True)
 class Geometry:

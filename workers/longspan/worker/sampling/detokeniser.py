@@ -36,6 +36,12 @@ class Detokeniser:
             return self._strip(self._decode(piece, final=False))
         return self._strip(self._decode(b"", final=True) + piece)
 
+    def is_blank(self, token: int) -> bool:
+        """Whether the token adds white space and nothing else."""
+        piece = self._pieces.piece(token) or ""
+        text = piece.decode("utf-8", "replace") if isinstance(piece, bytes) else piece
+        return text.isspace()
+
     def finish(self) -> str:
         """What is left at the end: a character that was never completed."""
         return self._strip(self._decode(b"", final=True))

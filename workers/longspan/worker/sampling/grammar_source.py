@@ -12,6 +12,9 @@ from longspan.worker.sampling.params import GrammarKind, GrammarSpec
 WHITESPACE = r"[\x20\x0A\x0D\x09]{1,32}"
 """Between the parts of JSON; bounded, or a model could go on with blanks for ever."""
 
+ANYTHING = "{}"
+"""The schema that the boolean ``true`` stands for; llguidance puts its options into an object."""
+
 AFTER_REASONING = "start: blank? @{answer}\nblank: /[ \\t\\r\\n]{{1,8}}/"
 """White space may stand between the text that a grammar begins after and what it governs."""
 
@@ -30,8 +33,9 @@ def grammar_source(spec: GrammarSpec) -> str:
         grammar = LLMatcher.grammar_from_regex(spec.source)
     else:
         options: Any = {"whitespace_pattern": WHITESPACE}
+        source = ANYTHING if spec.source.strip() == "true" else spec.source
         try:
-            grammar = LLMatcher.grammar_from_json_schema(spec.source, overrides=options)
+            grammar = LLMatcher.grammar_from_json_schema(source, overrides=options)
         except ValueError as error:
             raise BadGrammar(str(error)) from error
     if not spec.begins_after:

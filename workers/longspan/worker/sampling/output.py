@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from longspan.worker.generation.outcomes import FinishReason
+from longspan.worker.sampling.answer_stops import AnswerStops
 from longspan.worker.sampling.detokeniser import Detokeniser
 from longspan.worker.sampling.grammar import Constraint
 from longspan.worker.sampling.params import SamplingParams
 from longspan.worker.sampling.row import SamplingRow
-from longspan.worker.sampling.stops import StopMatcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,8 @@ class Output:
     Args:
         params: of the request.
         detokeniser: fresh.
-        stop_tokens: the model's own; those of the request are added.
+        stop_tokens: the model's own, which end the reasoning too; those of the request count
+            in the answer.
         constraint: fresh, or None for free text.
 
     Attributes:
@@ -49,8 +50,8 @@ class Output:
         self.index = 0
         self.finish: FinishReason | None = None
         self._detokeniser = detokeniser
-        self._stop_tokens = frozenset(stop_tokens) | frozenset(params.stop_tokens)
-        self._stops = StopMatcher(params.stop_texts)
+        self._model_stops = frozenset(stop_tokens)
+        self._stops = AnswerStops(params.stop_texts, params.answer_begins)
         self._constraint = constraint
 
     def row(self) -> SamplingRow:
@@ -70,7 +71,7 @@ class Output:
         """
         assert self.finish is None
         self.index += 1
-        if token in self._stop_tokens:
+        if self._is_stop(token):
             return self._end("", FinishReason.STOP)
         if self._constraint:
             self._constraint.accept(token)
@@ -101,6 +102,13 @@ class Output:
         """The rest of the text where something else, as the context, ended the answer."""
         assert self.finish is None
         return self._end("", FinishReason.LENGTH).text
+
+    def _is_stop(self, token: int) -> bool:
+        if token in self._model_stops:
+            return True
+        if token not in self.params.stop_tokens:
+            return False
+        return self._stops.counts(blank=self._detokeniser.is_blank(token))
 
     def _end(self, text: str, finish: FinishReason) -> Step:
         """The last text: what was held back is shown unless it completes a stop."""

@@ -10,7 +10,7 @@ STOP_TEXTS = 16
 """Stop strings of one request."""
 
 STOP_TEXT_CHARACTERS = 1024
-"""Longest stop string; as much text may be held back."""
+"""Longest stop string, and text that an answer begins behind; as much may be held back."""
 
 
 class GrammarKind(StrEnum):
@@ -48,6 +48,8 @@ class SamplingParams:
         seed: the sequence's random numbers follow from it, 64 bits.
         stop_texts: the answer ends before the first of them.
         stop_tokens: beside the model's own.
+        answer_begins: stops of either kind count from behind this text and the white space
+            after it; empty: from the start.
         grammar: what the text must look like; None is free text.
 
     Raises:
@@ -62,6 +64,7 @@ class SamplingParams:
     seed: int = 0
     stop_texts: tuple[str, ...] = ()
     stop_tokens: tuple[int, ...] = ()
+    answer_begins: str = ""
     grammar: GrammarSpec | None = None
 
     def __post_init__(self) -> None:
@@ -76,6 +79,7 @@ class SamplingParams:
         for text in self.stop_texts:
             _require(0 < len(text) <= STOP_TEXT_CHARACTERS, "stop_texts has an empty or long one")
         _require(all(token >= 0 for token in self.stop_tokens), "stop_tokens has one below 0")
+        _require(len(self.answer_begins) <= STOP_TEXT_CHARACTERS, "answer_begins is too long")
 
     @property
     def greedy(self) -> bool:
