@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from longspan.worker.models.packed_linear import PackedLinear, can_pack, pack_linears
+from longspan.worker.models.packed_linear import (
+    PackedLinear,
+    SiblingLinear,
+    can_pack,
+    pack_linears,
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -26,6 +31,47 @@ def test_equals_the_plain_product(dtype: torch.dtype, rows: int, bias: bool) -> 
     assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
     tolerance = 1e-5 if dtype is torch.float32 else 2e-2
     torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)
+
+
+class Layer(torch.nn.Module):
+    """Siblings as decoders have them."""
+
+    q_proj: torch.nn.Module
+    k_proj: torch.nn.Module
+    v_proj: torch.nn.Module
+
+    def __init__(self, bias: bool) -> None:
+        super().__init__()
+        for name, size in (("q_proj", 48), ("k_proj", 16), ("v_proj", 16)):
+            setattr(self, name, torch.nn.Linear(32, size, bias=bias))
+
+    def forward(self, input: torch.Tensor) -> list[torch.Tensor]:
+        return [self.q_proj(input), self.k_proj(input), self.v_proj(input)]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [1, 7])
+def test_siblings_give_what_each_gave_alone(bias: bool, rows: int) -> None:
+    """In their order, in another order, and for inputs that differ."""
+    layer = Layer(bias)
+    inputs = torch.randn(4, 1, rows, 32)
+    with torch.inference_mode():
+        expected = [layer(x) for x in inputs]
+        assert pack_linears(layer)
+        assert type(layer.q_proj) is SiblingLinear
+        actual = [layer(x) for x in inputs]
+        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+        mixed = [layer.v_proj(inputs[0]), layer.q_proj(inputs[1]), layer.k_proj(inputs[0])]
+        wanted = [expected[0][2], expected[1][0], expected[0][1]]
+        torch.testing.assert_close(mixed, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_siblings_that_differ_stay_apart() -> None:
+    """One has a bias, one has not: each is packed alone."""
+    layer = Layer(True)
+    layer.k_proj = torch.nn.Linear(32, 16, bias=False)
+    pack_linears(layer)
+    assert {type(module) for module in layer.children()} == {PackedLinear}
 
 
 def test_what_must_stay_plain_stays() -> None:

@@ -88,6 +88,8 @@ def decode(
     grouped = query.view(len(query), kv_heads, heads // kv_heads, -1)
     results = [_attend_run(grouped, layer, run, scale) for run in plan.runs]
     out, lse = results[0]
+    if len(query) == 1 and len(results) == 1 and out.shape[1] == 1:
+        return Attended(out.transpose(0, 1), lse.transpose(0, 1))
     if len(results) > 1:
         out = torch.cat([out for out, _ in results], 1)
         lse = torch.cat([lse for _, lse in results], 1)
