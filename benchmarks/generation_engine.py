@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks.peers.protocol import Answer, Clock, Engine, Work, serve
 from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.worker.__main__ import parse
+from longspan.worker.allocator import one_arena
 from longspan.worker.generation.serving import serve_decoder
 from longspan.worker.options import WorkerOptions
 from longspan.worker.served import Served
@@ -93,4 +94,5 @@ def start(arguments: Sequence[str]) -> Engine:
 
 
 if __name__ == "__main__":
+    one_arena()
     serve(start)

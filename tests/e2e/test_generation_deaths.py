@@ -10,6 +10,7 @@ import re
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from tests.e2e.real_decoders import (
     answering,
     slowly,
     stories_folder,
+    streaming_decoder,
 )
 from tests.e2e.workers import quiet_log
 from tests.pool.harness import until
@@ -161,3 +163,22 @@ async def test_stopped_workers_are_replaced_and_their_answers_go_on(serving: Ser
         _compare(actual, wanted)
     assert any(one.end.usage.retries for one in answers)
     await serving.settled()
+
+
+async def test_a_worker_whose_context_is_what_memory_allowed_is_replaced(
+    tmp_path: Path,
+) -> None:
+    """The next one finds other memory free, takes the same, and goes on with the answer."""
+    model = streaming_decoder(tmp_path / "model", context_tokens=1 << 26)
+    async with answering(tmp_path / "data", model, kv_memory=None) as serving:
+        dispatcher = sequences_of(serving)
+        before = dispatcher.model
+        assert before is not None
+        assert before.max_tokens < 1 << 26
+        messages = analyze_messages(STORY.encode(), prompt("Go on.", max_tokens=400), 40)
+        answer = asyncio.create_task(hear(serving.inference.Analyze(messages)))
+        await until(lambda: any(entry.used_pages for entry in dispatcher.stats().in_flight))
+        os.kill(dispatcher.pids[0], signal.SIGKILL)
+        written = await asyncio.wait_for(answer, RESTART_S)
+        assert written.end.usage.retries == 1
+        assert dispatcher.model == before

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from longspan.worker.allocator import one_arena
 from longspan.worker.failures import StartFailure, UnforeseenFailure, loading
 
 
@@ -76,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a worker; return the exit status."""
     options = vars(parse(argv))
     os.umask(0o077)
+    one_arena()
     watch_stdin = options.pop("watch_stdin")
     if watch_stdin:
         from longspan.worker.parent import die_with_parent

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from longspan.internal.v1 import worker_service_pb2 as pb
+from longspan.worker.allocator import keep_freed
 from longspan.worker.attention.pool import PAGE_TOKENS
 from longspan.worker.attention.select import select_backend
 from longspan.worker.devices import choose_dtype, has_bfloat16, open_device
@@ -78,6 +79,8 @@ def serve_decoder(options: WorkerOptions) -> Served:
     space = PageSpace(files.fingerprint, _name(dtype), POLICY, LAYOUT)
     outputs = Outputs(files)
     table = PageTable(pages)
+    if device.type == "cpu":
+        keep_freed()
     return Served(
         ready=_ready(files, dtype, device, pages, context),
         open=lambda: Generation(
