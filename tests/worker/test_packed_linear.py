@@ -14,7 +14,7 @@ from longspan.worker.models.packed_linear import (
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("rows", [0, 1, 2, 4, 16, 300])
+@pytest.mark.parametrize("rows", [0, 1, 2, 4, 5, 16, 65, 300])
 @pytest.mark.parametrize("bias", [True, False])
 def test_equals_the_plain_product(dtype: torch.dtype, rows: int, bias: bool) -> None:
     """Whatever the number of rows and the number type."""

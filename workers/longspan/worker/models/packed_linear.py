@@ -18,6 +18,9 @@ ROWS_HINT = 16
 LEAST_ROWS = 4
 """oneDNN reads a weight faster for four rows than for one to three."""
 
+ROWS_STEP = 64
+"""oneDNN makes and keeps a kernel for every number of rows that it meets; so it meets few."""
+
 TRIED = (48, 33)
 """Sizes of the layer that shows whether this machine can."""
 
@@ -49,15 +52,23 @@ class PackedWeight:
     def product(self, input: torch.Tensor) -> torch.Tensor:
         """[.., in] -> [.., all outputs]."""
         rows = input.numel() // self._in_features
-        if rows == 0 or rows >= LEAST_ROWS:
+        wanted = padded_rows(rows)
+        if wanted == rows:
             return self._run(input)
-        padded = input.new_zeros(LEAST_ROWS, self._in_features)
+        padded = input.new_zeros(wanted, self._in_features)
         padded[:rows] = input.reshape(rows, -1)
         return self._run(padded)[:rows].view(*input.shape[:-1], -1)
 
     def _run(self, input: torch.Tensor) -> torch.Tensor:
         product: torch.Tensor = self._multiply(input, self._packed, self._bias, "none", [], "")
         return product
+
+
+def padded_rows(rows: int) -> int:
+    """Rows with those that only fill up: a power of two, or a multiple of ``ROWS_STEP``."""
+    if rows > ROWS_STEP:
+        return -(-rows // ROWS_STEP) * ROWS_STEP
+    return max(LEAST_ROWS, 1 << (rows - 1).bit_length()) if rows else 0
 
 
 class PackedLinear(torch.nn.Module):
