@@ -49,7 +49,9 @@ def parse_files(arguments: list[str]) -> list[File]:
 
 def _parse(argument: str) -> Target:
     if argument == "-":
-        return File(sys.stdin.buffer)
+        # Unbuffered: a thread that waits in a buffered read holds a lock that Python wants at
+        # its exit, and without it aborts.
+        return File(open(sys.stdin.fileno(), "rb", buffering=0, closefd=False))
     path = Path(argument)
     if path.is_file():
         kind_of(path)
