@@ -336,4 +336,6 @@ async def _sent(uploading: Uploading, data: bytes, start: int) -> None:
         for chunk in range(start, len(data), 5000):
             await uploading.send(data, chunk, min(chunk + 5000, len(data)), 5000)
             await asyncio.sleep(0.02)
+        # On a slow machine all was sent before the refusal: then there is only this to refuse.
+        await uploading.commit(data)
     await hearing

@@ -93,7 +93,12 @@ def quiet_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     caplog.set_level(logging.ERROR)
     yield
     gc.collect()
-    errors = [record.getMessage() for record in caplog.get_records("call")]
+    errors = [
+        message
+        for record in caplog.get_records("call")
+        # grpc.aio's poller may still look for the loop of a test that has ended.
+        if "PollerCompletionQueue._handle_events" not in (message := record.getMessage())
+    ]
     assert errors == []
 
 
