@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from longspan.worker.attention.base import Attended, Backend
-from longspan.worker.attention.cpu import CpuBackend
+from longspan.worker.attention.cpu import CpuBackend, CpuPlan
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
-from longspan.worker.attention.rows import AttentionRows
 from longspan.worker.generation.plan import Chunk, SequenceId
 from longspan.worker.generation.runner import Runner
 from longspan.worker.models.probe import probe
@@ -48,29 +46,24 @@ class Walk:
         return Chunk(SequenceId(self.sequence_id), start, self.tokens[start:end], table, True)
 
 
-class Forgetful:
-    """A mutant: a backend that sees only the last ``window`` keys."""
+class Forgetful(CpuBackend):
+    """A mutant: it sees only the last ``keys`` keys."""
 
-    def __init__(self, backend: Backend, window: int) -> None:
-        self._backend = backend
-        self._window = window
-
-    def plan(self, rows: AttentionRows, device: torch.device) -> Any:
-        """As the true one."""
-        return self._backend.plan(rows, device)
+    def __init__(self, keys: int) -> None:
+        self._keys = keys
 
     def attend(
         self,
         query: torch.Tensor,
         layer: LayerPages,
-        plan: Any,
+        plan: CpuPlan,
         *,
         scale: float,
         window: int | None = None,
     ) -> Attended:
         """Wrong."""
-        narrow = min(window or self._window, self._window)
-        return self._backend.attend(query, layer, plan, scale=scale, window=narrow)
+        narrow = min(window or self._keys, self._keys)
+        return super().attend(query, layer, plan, scale=scale, window=narrow)
 
 
 def runner_of(model: torch.nn.Module, *, pages: int = 16, backend: Backend | None = None) -> Runner:

@@ -170,16 +170,17 @@ def test_folding_is_a_permutation_that_groups_segments(lengths: list[int], kv_he
     rows = rows_of([(0, length) for length in lengths], seed=0)
     backend = FoldedBackend(Flash3(emulator.flash3_with_kvcache))
     for part, tables in backend.plan(rows, CPU).fold(kv_heads):
-        count = (part.stop - part.start) * kv_heads
+        queries = part.rows
+        count = (queries.stop - queries.start) * kv_heads
         order = torch.arange(count) if tables.order is None else tables.order
         owners = [
             (sequence, head, token)
             for sequence, (first, last) in enumerate(pairwise(rows.offsets.tolist()))
-            if part.start <= first < part.stop
+            if queries.start <= first < queries.stop
             for head in range(kv_heads)
             for token in range(first, last)
         ]
-        expected = [(token - part.start) * kv_heads + head for _, head, token in owners]
+        expected = [(token - queries.start) * kv_heads + head for _, head, token in owners]
         assert order.tolist() == expected
         assert tables.query_offsets.diff().sum() == count
 

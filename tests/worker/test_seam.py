@@ -10,7 +10,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from longspan.worker.attention.cpu import CpuBackend
 from longspan.worker.failures import StartFailure
 from longspan.worker.generation.plan import StepPlan
 from longspan.worker.generation.runner import Runner
@@ -80,7 +79,7 @@ def test_a_mutant_that_forgets_differs(eager: Any) -> None:
     walks = walks_of(eager, LENGTHS, VOCABULARY)
     eager.set_attn_implementation(seam.ATTENTION)
     try:
-        assert worst(runner_of(eager, backend=Forgetful(CpuBackend(), 8)), walks) > 1
+        assert worst(runner_of(eager, backend=Forgetful(8)), walks) > 1
     finally:
         eager.set_attn_implementation("eager")
 

@@ -44,3 +44,23 @@ class Backend(Protocol):
         h // (heads / kv_heads). With a window w, a query at position i sees keys (i - w, i].
         """
         ...
+
+    def plan_selected(self, rows: AttentionRows, pages: int, device: torch.device) -> Any:
+        """Everything about rows that see so many selected pages besides; once a step."""
+        ...
+
+    def attend_selected(
+        self,
+        query: torch.Tensor,
+        layer: LayerPages,
+        plan: Any,
+        selected: torch.Tensor,
+        *,
+        scale: float,
+    ) -> Attended:
+        """As ``attend``, over the rows' own keys and over whole pages of ``selected``.
+
+        ``selected`` is int64 [rows, kv_heads, pages] on the query's device. A row's queries see
+        all of its selected pages, each kv head its own; none is among the row's own pages.
+        """
+        ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -9,8 +10,22 @@ import torch
 from longspan.worker.attention.base import Attended
 from longspan.worker.attention.cpu_decode import DecodeRows, decode
 from longspan.worker.attention.cpu_prefill import PrefillChunk, prefill
+from longspan.worker.attention.cpu_selected import Run, attend_pages, same_lengths
+from longspan.worker.attention.merge import merge
 from longspan.worker.attention.pool import LayerPages
 from longspan.worker.attention.rows import AttentionRows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SelectedPlan:
+    """Rows that see selected pages besides.
+
+    Attributes:
+        runs: neighbours with equally many queries.
+    """
+
+    own: CpuPlan
+    runs: Sequence[Run]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +91,20 @@ class CpuBackend:
                 query[rows], layer, plan.decode, scale=scale, window=window
             )
         return Attended(out, lse)
+
+    def plan_selected(self, rows: AttentionRows, pages: int, device: torch.device) -> SelectedPlan:
+        """See ``Backend.plan_selected``."""
+        return SelectedPlan(self.plan(rows, device), same_lengths(rows))
+
+    def attend_selected(
+        self,
+        query: torch.Tensor,
+        layer: LayerPages,
+        plan: SelectedPlan,
+        selected: torch.Tensor,
+        *,
+        scale: float,
+    ) -> Attended:
+        """See ``Backend.attend_selected``: own keys and selected pages apart, then merged."""
+        own = self.attend(query, layer, plan.own, scale=scale)
+        return merge([own, attend_pages(query, layer, plan.runs, selected, scale=scale)])

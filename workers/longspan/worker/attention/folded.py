@@ -7,8 +7,8 @@ sequence and kv head is then a sequence of its own, which may read blocks of its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
 
@@ -69,6 +69,13 @@ class FoldedTables:
         """True where every segment has one query."""
         return self.longest_query == 1
 
+    def starting(self, pages: torch.Tensor) -> FoldedTables:
+        """The same tables with the first blocks replaced: ``pages`` [sequences, kv_heads, n]."""
+        kv_heads, count = pages.shape[1:]
+        heads = torch.arange(kv_heads, device=pages.device)[:, None]
+        blocks = (pages * kv_heads + heads).flatten(0, 1).to(self.block_table.dtype)
+        return replace(self, block_table=torch.cat((blocks, self.block_table[:, count:]), 1))
+
 
 class PagedKernel(Protocol):
     """One flash-attn library behind one signature."""
@@ -97,9 +104,11 @@ class Part:
 
     Attributes:
         rows: their queries in the packed row.
+        sequences: which of the step's they are.
     """
 
     rows: slice
+    sequences: slice
     step: StepTables
 
 
@@ -112,14 +121,12 @@ class FoldedPlan:
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self._parts = parts
-        self._folded: dict[int, list[tuple[slice, FoldedTables]]] = {}
+        self._folded: dict[int, list[tuple[Part, FoldedTables]]] = {}
 
-    def fold(self, kv_heads: int) -> list[tuple[slice, FoldedTables]]:
+    def fold(self, kv_heads: int) -> list[tuple[Part, FoldedTables]]:
         """The parts, as layers with this many kv heads see them."""
         if kv_heads not in self._folded:
-            self._folded[kv_heads] = [
-                (part.rows, fold(part.step, kv_heads)) for part in self._parts
-            ]
+            self._folded[kv_heads] = [(part, fold(part.step, kv_heads)) for part in self._parts]
         return self._folded[kv_heads]
 
 
@@ -145,7 +152,7 @@ class FoldedBackend:
         sequences, blocks = block_tables.shape
         lengths = torch.ones_like(keys, dtype=torch.int64)
         step = StepTables(lengths, keys, block_tables, sequences, 1, blocks * PAGE_TOKENS)
-        return FoldedPlan([Part(slice(0, sequences), step)])
+        return FoldedPlan([Part(slice(0, sequences), slice(0, sequences), step)])
 
     def attend(
         self,
@@ -157,13 +164,31 @@ class FoldedBackend:
         window: int | None = None,
     ) -> Attended:
         """See ``Backend.attend``."""
-        parts = [
-            self._attend(query[rows], layer, tables, scale, window)
-            for rows, tables in plan.fold(layer.keys.shape[1])
-        ]
-        if len(parts) == 1:
-            return parts[0]
-        return Attended(torch.cat([p.out for p in parts]), torch.cat([p.lse for p in parts]))
+        return _joined(
+            self._attend(query[part.rows], layer, tables, scale, window)
+            for part, tables in plan.fold(layer.keys.shape[1])
+        )
+
+    def plan_selected(self, rows: AttentionRows, pages: int, device: torch.device) -> FoldedPlan:
+        """See ``Backend.plan_selected``: block tables begin with room for the selected pages."""
+        return self.plan(rows.behind(pages), device)
+
+    def attend_selected(
+        self,
+        query: torch.Tensor,
+        layer: LayerPages,
+        plan: FoldedPlan,
+        selected: torch.Tensor,
+        *,
+        scale: float,
+    ) -> Attended:
+        """See ``Backend.attend_selected``: still one call, nothing leaves the device."""
+        return _joined(
+            self._attend(
+                query[part.rows], layer, tables.starting(selected[part.sequences]), scale, None
+            )
+            for part, tables in plan.fold(layer.keys.shape[1])
+        )
 
     def _attend(
         self,
@@ -184,6 +209,14 @@ class FoldedBackend:
         if tables.place is not None:
             out, lse = out.index_select(0, tables.place), lse.index_select(0, tables.place)
         return Attended(out.reshape(tokens, heads, -1), lse.reshape(tokens, heads))
+
+
+def _joined(parts: Iterable[Attended]) -> Attended:
+    """The parts one behind the other."""
+    done = list(parts)
+    if len(done) == 1:
+        return done[0]
+    return Attended(torch.cat([p.out for p in done]), torch.cat([p.lse for p in done]))
 
 
 def padded(tables: Sequence[npt.NDArray[np.int32]]) -> npt.NDArray[np.int32]:
@@ -233,7 +266,8 @@ def _part(rows: AttentionRows, first: int, last: int, device: torch.device) -> P
         longest_query=int(lengths.max()),
         longest_keys=int(ends.max()),
     )
-    return Part(slice(int(rows.offsets[first]), int(rows.offsets[last])), step)
+    queries = slice(int(rows.offsets[first]), int(rows.offsets[last]))
+    return Part(queries, slice(first, last), step)
 
 
 def _order(

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from longspan.worker.attention.selectors import quest
+
 PAGE_TOKENS = 256
 """Tokens of one page: flash-attn 2 takes multiples of 256 only."""
 
@@ -18,10 +20,13 @@ class LayerPages:
         keys: [pages, kv_heads, PAGE_TOKENS, d].
         values: [pages, kv_heads, PAGE_TOKENS, dv]; a view of the keys where the model caches
             latents (MLA).
+        bounds: [kv_heads, pages, BLOCKS, 2 d], see ``selectors.quest``, right for pages that are
+            full; None where no policy selects pages.
     """
 
     keys: torch.Tensor
     values: torch.Tensor
+    bounds: torch.Tensor | None = None
 
     @property
     def latent(self) -> bool:
@@ -38,6 +43,8 @@ class LayerPages:
             if slots.fresh is not None:
                 pages[slots.fresh] = 0
             pages[slots.pages, :, slots.offsets] = new.transpose(0, 1)
+        if slots.completed is not None and self.bounds is not None:
+            self.bounds[:, slots.completed] = quest.bounds(self.keys[slots.completed])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,8 +56,10 @@ class Slots:
         fresh: int64, pages that get their first token and are zeroed before: a kernel that
             multiplies masked values by zero would let a NaN through that a former owner left.
             None where the kernel does not read them.
+        completed: int64, pages that get their last token and may be selected from then on.
     """
 
     pages: torch.Tensor
     offsets: torch.Tensor
     fresh: torch.Tensor | None
+    completed: torch.Tensor | None = None

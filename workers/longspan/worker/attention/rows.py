@@ -44,8 +44,17 @@ class AttentionRows:
         """First token of each chunk in the packed row, then its length: int64 [chunks + 1]."""
         return np.concatenate(([0], np.cumsum(self.lengths)))
 
-    def slots(self, device: torch.device) -> Slots:
-        """Where the row's tokens are stored, on ``device``."""
+    def behind(self, pages: int) -> AttentionRows:
+        """The same queries behind so many more pages, whose places hold page 0."""
+        room = np.zeros(pages, np.int32)
+        tables = [np.concatenate((room, table)) for table in self.block_tables]
+        return AttentionRows(self.starts + pages * PAGE_TOKENS, self.lengths, tables)
+
+    def slots(self, device: torch.device, *, bounds: bool = True) -> Slots:
+        """Where the row's tokens are stored, on ``device``.
+
+        ``bounds`` says that some sequence of the row selects pages.
+        """
         positions = [
             np.arange(start, end) for start, end in zip(self.starts, self.ends, strict=True)
         ]
@@ -56,4 +65,15 @@ class AttentionRows:
         page = torch.from_numpy(np.concatenate(pages).astype(np.int64)).to(device)
         offset = torch.from_numpy(np.concatenate(positions) % PAGE_TOKENS).to(device)
         fresh = page[offset == 0] if device.type == "cpu" else None
-        return Slots(page, offset, fresh if fresh is not None and len(fresh) else None)
+        completed = self._completed(device) if bounds else None
+        return Slots(page, offset, fresh if fresh is not None and len(fresh) else None, completed)
+
+    def _completed(self, device: torch.device) -> torch.Tensor | None:
+        """The pages that become full with this row."""
+        firsts, lasts = self.starts // PAGE_TOKENS, self.ends // PAGE_TOKENS
+        full = [
+            table[first:last]
+            for table, first, last in zip(self.block_tables, firsts, lasts, strict=True)
+            if last > first
+        ]
+        return torch.from_numpy(np.concatenate(full).astype(np.int64)).to(device) if full else None

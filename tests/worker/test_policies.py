@@ -1,0 +1,272 @@
+"""Attention policies over paged backends, against the definition that writes out every score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from longspan.worker.attention.base import Attended, Backend
+from longspan.worker.attention.cpu import CpuBackend
+from longspan.worker.attention.flash2 import Flash2
+from longspan.worker.attention.flash3 import Flash3
+from longspan.worker.attention.flash4 import Flash4
+from longspan.worker.attention.folded import FoldedBackend
+from longspan.worker.attention.layer_plan import View
+from longspan.worker.attention.naive import NaiveBackend
+from longspan.worker.attention.naive_policy import attend_naively
+from longspan.worker.attention.policy import FULL, Kind, LayerPolicy, ModelPolicy
+from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
+from longspan.worker.attention.rows import AttentionRows
+from longspan.worker.attention.selection import STRIDE
+from longspan.worker.attention.selectors import quest
+from longspan.worker.attention.step_attention import StepAttention
+from longspan.worker.attention.tiled import TiledBackend
+from longspan.worker.attention.torch_varlen import VarlenBackend
+from longspan.worker.attention.zones import Zones
+from tests.worker import flash_emulator as emulator
+
+CPU = torch.device("cpu")
+BACKENDS: dict[str, Backend] = {
+    "naive": NaiveBackend(),
+    "cpu": CpuBackend(),
+    "flash2": FoldedBackend(Flash2(emulator.flash2_varlen, emulator.flash2_with_kvcache)),
+    "flash3": FoldedBackend(Flash3(emulator.flash3_with_kvcache)),
+    "flash4": FoldedBackend(Flash4(emulator.flash4_varlen, 0)),
+    "varlen": VarlenBackend(emulator.torch_varlen, emulator.AuxRequest(lse=True)),
+    "tiled": TiledBackend(),
+}
+WINDOW = LayerPolicy(kind=Kind.WINDOW, prefix_pages=1, window_pages=2)
+HYBRID = LayerPolicy(
+    kind=Kind.HYBRID, prefix_pages=1, window_pages=1, selected_pages=2, dense_pages=2
+)
+POLICIES = {"full": FULL, "window": WINDOW, "hybrid": HYBRID}
+SCALE = 0.2
+HEADS, KV_HEADS, DIM = 6, 2, 16
+
+
+class Document:
+    """A random sequence, its pages shuffled in a pool that is full of other numbers.
+
+    Args:
+        tokens: its length.
+        dim: numbers of a head.
+        latent: one kv head whose values are the first numbers of its keys.
+    """
+
+    def __init__(self, tokens: int, *, seed: int = 0, latent: bool = False, dim: int = DIM) -> None:
+        numbers = torch.Generator().manual_seed(seed)
+        kv_heads = 1 if latent else KV_HEADS
+        self.query = torch.randn(tokens, HEADS, dim, generator=numbers)
+        self.keys = torch.randn(tokens, kv_heads, dim, generator=numbers)
+        self.values = torch.randn(tokens, kv_heads, dim, generator=numbers)
+        if latent:
+            self.values = self.keys[..., : dim // 2]
+        pages = -(-tokens // PAGE_TOKENS)
+        order = np.random.default_rng(seed).permutation(pages + 3)
+        self.table = order[:pages].astype(np.int32)
+        shape = (pages + 3, kv_heads, PAGE_TOKENS, dim)
+        poison = torch.full(shape, 1e4)
+        bounds = quest.bounds(poison)
+        pool = poison.clone()
+        self.layer = LayerPages(pool, pool[..., : dim // 2] if latent else poison.clone(), bounds)
+
+    def round_to(self, dtype: torch.dtype) -> None:
+        """Keep only numbers that this type has."""
+        self.query, self.keys, self.values = (
+            x.to(dtype).float() for x in (self.query, self.keys, self.values)
+        )
+
+    def reference(self, policy: LayerPolicy, zones: Zones) -> Attended:
+        """What the definition says of the whole sequence."""
+        return attend_naively(
+            self.query, self.keys, self.values, policy, zones, scale=SCALE, stride=STRIDE
+        )
+
+    def rows(self, start: int, end: int) -> AttentionRows:
+        """One chunk."""
+        table = self.table[: -(-end // PAGE_TOKENS)]
+        return AttentionRows(np.array([start]), np.array([end - start]), [table])
+
+    def write(self, start: int, end: int) -> None:
+        """Store the keys of a chunk, as the seam does."""
+        slots = self.rows(start, end).slots(CPU)
+        keys, values = (x[start:end].transpose(0, 1) for x in (self.keys, self.values))
+        self.layer.write(slots, keys, values)
+
+    def attend(
+        self, backend: Backend, policy: LayerPolicy, zones: Zones, cuts: Sequence[int]
+    ) -> Attended:
+        """The same chunk by chunk."""
+        parts = []
+        for start, end in pairwise([0, *cuts, len(self.query)]):
+            self.write(start, end)
+            view = View(ModelPolicy("test", (policy,)), zones)
+            step = StepAttention(backend, self.rows(start, end), [view], CPU)
+            parts.append(
+                step.attend(0, self.query[start:end], self.layer, scale=SCALE, window=None)
+            )
+        return Attended(torch.cat([p.out for p in parts]), torch.cat([p.lse for p in parts]))
+
+
+def assert_close(expected: Attended, actual: Attended) -> None:
+    """Both outputs agree to float32 rounding."""
+    torch.testing.assert_close(actual.out, expected.out, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(actual.lse, expected.lse, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_backend_equals_the_definition(name: str, policy: str) -> None:
+    """Document, task and answer of a sequence of six pages and a bit."""
+    assert_as_defined(BACKENDS[name], POLICIES[policy], Document(1600))
+
+
+@pytest.mark.parametrize("name", ["naive", "cpu", "tiled"])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_latents_are_selected_like_keys(name: str, policy: str) -> None:
+    """MLA: one kv head whose values are a part of its keys."""
+    assert_as_defined(BACKENDS[name], POLICIES[policy], Document(1600, latent=True))
+
+
+def assert_as_defined(backend: Backend, policy: LayerPolicy, document: Document) -> None:
+    """Chunk by chunk as an engine would; the answer comes token by token."""
+    zones = Zones(task_start=1500, answer_start=1595)
+    cuts = [512, 1024, 1500, 1550, *range(1595, 1600)]
+    expected = document.reference(policy, zones)
+    assert_close(expected, document.attend(backend, policy, zones, cuts))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    cuts=st.sets(st.sampled_from([256, 512, 768, 1024, 1280, 1700, 1750, 1790]), max_size=6),
+    seed=st.integers(0, 5),
+)
+def test_any_allowed_cutting_gives_the_same(cuts: set[int], seed: int) -> None:
+    """Chunks end at pages while documents are read, anywhere behind them."""
+    zones = Zones(task_start=1700, answer_start=1790)
+    one, many = (
+        Document(1800, seed=seed).attend(CpuBackend(), HYBRID, zones, parts)
+        for parts in ([], sorted(cuts))
+    )
+    assert_close(one, many)
+
+
+@settings(max_examples=25, deadline=None)
+@given(cuts=st.sets(st.integers(1, 1799), max_size=6), seed=st.integers(0, 5))
+def test_a_window_may_be_cut_anywhere(cuts: set[int], seed: int) -> None:
+    """What a window sees depends on positions alone."""
+    document = Document(1800, seed=seed)
+    expected = document.reference(WINDOW, Zones())
+    assert_close(expected, document.attend(CpuBackend(), WINDOW, Zones(), sorted(cuts)))
+
+
+def test_a_document_does_not_depend_on_the_task_behind_it() -> None:
+    """Two tasks, and none: the outputs at the document's positions are the same bits."""
+    outs = []
+    for seed, zones in ((1, Zones(1500, 1790)), (2, Zones(1500, 1600)), (3, Zones())):
+        document = Document(1800, seed=7)
+        numbers = torch.Generator().manual_seed(seed)
+        for x in (document.query, document.keys, document.values):
+            x[1500:] = torch.randn(x[1500:].shape, generator=numbers)
+        cuts = [512, 1024, 1280]
+        outs.append(document.attend(CpuBackend(), HYBRID, zones, cuts).out[:1280])
+    assert torch.equal(outs[0], outs[1])
+    assert torch.equal(outs[0], outs[2])
+
+
+def test_nothing_is_seen_before_it_is_there() -> None:
+    """Causality: what comes later changes no earlier output, block by block."""
+    before, after = Document(1800, seed=4), Document(1800, seed=4)
+    for x in (after.query, after.keys, after.values):
+        x[1280:] += 1
+    cuts = [512, 1024, 1280]
+    one, other = (d.attend(CpuBackend(), HYBRID, Zones(), cuts).out for d in (before, after))
+    assert torch.equal(one[:1280], other[:1280])
+    assert not torch.equal(one[1280:], other[1280:])
+
+
+def test_selecting_all_pages_is_full_attention() -> None:
+    """With nothing left out a hybrid layer is a full one."""
+    everything = replace(HYBRID, selected_pages=100, dense_pages=0)
+    document = Document(1500)
+    expected = document.reference(FULL, Zones())
+    assert_close(expected, document.attend(CpuBackend(), everything, Zones(), [256, 1024]))
+
+
+def test_a_window_over_all_is_full_attention() -> None:
+    """With nothing outside of it a window hides nothing."""
+    wide = replace(WINDOW, window_pages=100)
+    document = Document(1500)
+    expected = document.reference(FULL, Zones())
+    assert_close(expected, document.attend(CpuBackend(), wide, Zones(), [300, 1024]))
+
+
+def test_pages_outside_a_window_are_never_read() -> None:
+    """They may be given away: filled with NaN, they change nothing."""
+    document = Document(1800)
+    expected = document.reference(WINDOW, Zones())
+    document.write(0, 1792)
+    hidden = document.table[1 : 1792 // PAGE_TOKENS - WINDOW.window_pages]
+    document.layer.keys[hidden] = float("nan")
+    document.layer.values[hidden] = float("nan")
+    document.write(1792, 1800)
+    step = StepAttention(
+        CpuBackend(),
+        document.rows(1792, 1800),
+        [View(ModelPolicy("test", (WINDOW,)), Zones())],
+        CPU,
+    )
+    actual = step.attend(0, document.query[1792:], document.layer, scale=SCALE, window=None)
+    torch.testing.assert_close(actual.out, expected.out[1792:], atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_sequences_of_all_policies_share_a_step(name: str) -> None:
+    """Every sequence of a packed row gets its own policy's attention."""
+    documents = [Document(1700, seed=seed) for seed in range(3)]
+    zones = Zones(task_start=1690, answer_start=1695)
+    pages = sum(len(d.layer.keys) for d in documents)
+    shape = (pages, KV_HEADS, PAGE_TOKENS, DIM)
+    pool = LayerPages(torch.empty(shape), torch.empty(shape), torch.empty(2, pages, 16, 2 * DIM))
+    tables, first = [], 0
+    for document in documents:
+        document.write(0, 1700)
+        own = slice(first, first + len(document.layer.keys))
+        pool.keys[own], pool.values[own] = document.layer.keys, document.layer.values
+        assert pool.bounds is not None
+        assert document.layer.bounds is not None
+        pool.bounds[:, own] = document.layer.bounds
+        tables.append(document.table + np.int32(first))
+        first = own.stop
+    starts, ends = np.array([1699, 1696, 1280]), np.array([1700, 1697, 1700])
+    rows = AttentionRows(
+        starts, ends - starts, [t[: -(-e // 256)] for t, e in zip(tables, ends, strict=True)]
+    )
+    policies = (HYBRID, WINDOW, HYBRID)
+    views = [View(ModelPolicy("test", (policy,)), zones) for policy in policies]
+    query = torch.cat([d.query[s:e] for d, s, e in zip(documents, starts, ends, strict=True)])
+    actual = StepAttention(BACKENDS[name], rows, views, CPU).attend(
+        0, query, pool, scale=SCALE, window=None
+    )
+    expected = [
+        document.reference(policy, zones).out[start:end]
+        for document, policy, start, end in zip(documents, policies, starts, ends, strict=True)
+    ]
+    torch.testing.assert_close(actual.out, torch.cat(expected), atol=2e-5, rtol=1e-4)
+
+
+def test_quest_bounds_no_score_from_below() -> None:
+    """The bound of a page is at least the best score of its keys."""
+    query, keys = torch.randn(2, 1, 9, DIM), torch.randn(5, 2, PAGE_TOKENS, DIM)
+    found = quest.scores(query, quest.bounds(keys))
+    best = torch.einsum("hgrd,phkd->hgrpk", query, keys).amax((2, 4))
+    assert bool((found >= best - 1e-5).all())
+    naive = torch.stack([quest.naive_scores(query[h, 0], keys[:, h]) for h in range(2)])
+    torch.testing.assert_close(found[:, 0], naive)

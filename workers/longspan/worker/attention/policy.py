@@ -1,0 +1,203 @@
+"""Attention policies: which keys a query sees in each layer. Pure.
+
+Everything is counted in whole pages and aligned to absolute positions, so that what a document's
+KV pages hold depends neither on how its text was cut nor on the question behind it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import groupby
+from math import ceil
+
+
+class Kind(StrEnum):
+    """How a layer looks at a sequence.
+
+    ``FULL`` sees all keys; ``WINDOW`` the first pages and the last ones (StreamingLLM,
+    arXiv:2309.17453); ``HYBRID`` beside these the pages that promise the largest scores (Quest,
+    arXiv:2406.10774).
+    """
+
+    FULL = "full"
+    WINDOW = "window"
+    HYBRID = "hybrid"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerPolicy:
+    """What one layer sees from a query in page D of its sequence.
+
+    The keys are those at or before the query in the pages [0, prefix_pages), in
+    [D - window_pages, D], and in ``selected_pages`` of those between, each kv head its own.
+    All keys are seen where ``FULL`` says so; and, with ``HYBRID``, from the first
+    ``dense_pages`` pages and from the whole task behind the documents.
+
+    Raises:
+        ValueError: a number is negative, or has no meaning for this kind.
+    """
+
+    kind: Kind = Kind.FULL
+    prefix_pages: int = 0
+    window_pages: int = 0
+    selected_pages: int = 0
+    dense_pages: int = 0
+
+    def __post_init__(self) -> None:
+        sizes = (self.prefix_pages, self.window_pages, self.selected_pages, self.dense_pages)
+        if min(sizes) < 0:
+            raise ValueError(f"a policy counts in pages, not in {min(sizes)}")
+        if self.kind is Kind.FULL and any(sizes):
+            raise ValueError("a full layer sees everything")
+        if self.kind is Kind.WINDOW and (self.selected_pages or self.dense_pages):
+            raise ValueError("a window layer keeps no pages to select from")
+        if self.kind is not Kind.FULL and self.prefix_pages < 1:
+            raise ValueError("without its first tokens a model is lost (attention sinks)")
+
+    @property
+    def selects(self) -> bool:
+        """True where pages are chosen by what they hold."""
+        return self.kind is Kind.HYBRID
+
+    @property
+    def drops(self) -> bool:
+        """True where pages between the first and the last are never seen again."""
+        return self.kind is Kind.WINDOW
+
+    def first_window_page(self, page: int) -> int:
+        """Where the window begins for queries in ``page``; never within the prefix."""
+        if self.kind is Kind.FULL:
+            return 0
+        return max(min(self.prefix_pages, page), page - self.window_pages)
+
+    def depth(self, position: int, page_tokens: int) -> int:
+        """About how many keys a query of a document sees; what its attention costs."""
+        if self.kind is Kind.FULL or position < self.dense_pages * page_tokens:
+            return position
+        pages = self.prefix_pages + self.window_pages + self.selected_pages
+        return min(position, pages * page_tokens)
+
+    def candidates(self, page: int) -> range:
+        """Pages that queries in ``page`` may select."""
+        if not self.selects:
+            return range(0)
+        return range(min(self.prefix_pages, page), self.first_window_page(page))
+
+
+FULL = LayerPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPolicy:
+    """The policies of a model's layers, and what follows from them for its pages.
+
+    Attributes:
+        name: how requests ask for it.
+        layers: one a layer; none at all: every layer sees everything.
+    """
+
+    name: str = "full"
+    layers: tuple[LayerPolicy, ...] = ()
+
+    @property
+    def full(self) -> bool:
+        """True where every layer sees everything."""
+        return all(layer == FULL for layer in self.layers)
+
+    @property
+    def selects(self) -> bool:
+        """True where some layer chooses its pages."""
+        return any(layer.selects for layer in self.layers)
+
+    @property
+    def drops(self) -> bool:
+        """True where no layer ever sees the middle of a long sequence again."""
+        return bool(self.layers) and all(layer.drops for layer in self.layers)
+
+    @property
+    def dense_pages(self) -> int:
+        """Pages from the start whose queries choose nothing, in any layer."""
+        return min((layer.dense_pages for layer in self.layers if layer.selects), default=0)
+
+    @property
+    def prefix_pages(self) -> int:
+        """Pages at the start that some layer always sees; where ``drops``."""
+        return max((layer.prefix_pages for layer in self.layers), default=0)
+
+    @property
+    def window_pages(self) -> int:
+        """Pages before a query's own that some layer always sees; where ``drops``."""
+        return max((layer.window_pages for layer in self.layers), default=0)
+
+    def layer(self, index: int) -> LayerPolicy:
+        """The policy of one layer."""
+        return self.layers[index] if self.layers else FULL
+
+    def depth(self, position: int, page_tokens: int) -> int:
+        """The same, on average over the layers."""
+        if self.full:
+            return position
+        depths = [layer.depth(position, page_tokens) for layer in self.layers]
+        return sum(depths) // len(depths)
+
+    def identity(self) -> str:
+        """Names what decides a page's contents, so that no two policies share pages by mistake.
+
+        Two policies with one name in two releases differ in it.
+        """
+        if self.full:
+            return "full"
+        return ";".join(
+            f"{count}*{layer.kind},{layer.prefix_pages},{layer.window_pages},"
+            f"{layer.selected_pages},{layer.dense_pages}"
+            for layer, count in self._runs()
+        )
+
+    def _runs(self) -> list[tuple[LayerPolicy, int]]:
+        return [(layer, len(list(same))) for layer, same in groupby(self.layers)]
+
+
+FULL_MODEL = ModelPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy for any model.
+
+    Attributes:
+        name: how requests ask for it.
+        layer: of all layers but the first.
+        full_layers: share of the layers, the first ones, that see everything: they spread
+            what the later ones look for (TriangleMix, arXiv:2507.21526).
+    """
+
+    name: str
+    layer: LayerPolicy
+    full_layers: float = 0.0
+
+    def of(self, layers: int) -> ModelPolicy:
+        """The policy of a model with so many layers."""
+        full = ceil(self.full_layers * layers)
+        return ModelPolicy(self.name, (FULL,) * full + (self.layer,) * (layers - full))
+
+
+PRESETS = {
+    policy.name: policy
+    for policy in (
+        Policy("full", FULL),
+        Policy("window", LayerPolicy(kind=Kind.WINDOW, prefix_pages=1, window_pages=4)),
+        Policy(
+            "hybrid",
+            LayerPolicy(
+                kind=Kind.HYBRID,
+                prefix_pages=1,
+                window_pages=4,
+                selected_pages=8,
+                dense_pages=64,
+            ),
+            full_layers=0.25,
+        ),
+    )
+}
+"""The policies that requests may name."""

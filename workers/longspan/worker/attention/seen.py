@@ -1,0 +1,53 @@
+"""How much of full attention a policy computes, counted in keys. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from longspan.worker.attention.policy import FULL, LayerPolicy, ModelPolicy
+from longspan.worker.attention.zones import Zones
+
+
+def seen_share(policy: ModelPolicy, zones: Zones, tokens: int, page_tokens: int) -> float:
+    """Keys that the queries of a sequence see in all layers, as a share of full attention's."""
+    if policy.full or tokens == 0:
+        return 1.0
+    visible = keys_before(0, tokens)
+    hidden = sum(
+        hidden_keys(layer, zones, tokens, page_tokens) * count
+        for layer, count in Counter(policy.layers).items()
+    )
+    return 1.0 - hidden / (visible * len(policy.layers))
+
+
+def keys_before(start: int, end: int) -> int:
+    """Keys that queries at [start, end) see under full attention, their own among them."""
+    return (end * (end + 1) - start * (start + 1)) // 2
+
+
+def hidden_keys(policy: LayerPolicy, zones: Zones, tokens: int, page_tokens: int) -> int:
+    """Keys that one layer leaves out, over all queries of a sequence."""
+    if policy == FULL:
+        return 0
+    hidden = 0
+    for page in range(-(-tokens // page_tokens)):
+        start, end = page * page_tokens, min((page + 1) * page_tokens, tokens)
+        window = policy.first_window_page(page)
+        between = window - min(policy.prefix_pages, window)
+        left_out = max(0, between - policy.selected_pages) * page_tokens
+        hidden += left_out * _sparse_queries(policy, zones, start, end, page_tokens)
+    return hidden
+
+
+def _sparse_queries(
+    policy: LayerPolicy, zones: Zones, start: int, end: int, page_tokens: int
+) -> int:
+    """Queries in [start, end) that do not see everything."""
+    if not policy.selects:
+        return end - start
+    start = max(start, policy.dense_pages * page_tokens)
+    dense = 0
+    if zones.task_start is not None:
+        answer = end if zones.answer_start is None else zones.answer_start
+        dense = max(0, min(end, answer) - max(start, zones.task_start))
+    return max(0, end - start - dense)

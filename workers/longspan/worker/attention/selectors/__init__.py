@@ -1,0 +1,1 @@
+"""Selectors: which pages of a document a query needs, one file each."""

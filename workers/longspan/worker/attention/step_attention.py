@@ -1,0 +1,153 @@
+"""The attention of one step: every sequence under its own policy, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from longspan.worker.attention.base import Attended, Backend
+from longspan.worker.attention.layer_plan import LayerPlan, View, is_full, layer_plan
+from longspan.worker.attention.policy import LayerPolicy
+from longspan.worker.attention.pool import LayerPages
+from longspan.worker.attention.rows import AttentionRows
+from longspan.worker.attention.selection import Selection
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """Queries that one call of the backend takes.
+
+    Attributes:
+        queries: int64 [tokens], their places in the packed row; None: all of it.
+        plan: the backend's.
+        selection: asked in every layer; None where the pages are known beforehand.
+    """
+
+    queries: torch.Tensor | None
+    plan: Any
+    selection: Selection | None
+
+
+class LayerAttention(Protocol):
+    """What a layer of the model asks for."""
+
+    def attend(
+        self,
+        index: int,
+        query: torch.Tensor,
+        layer: LayerPages,
+        *,
+        scale: float,
+        window: int | None,
+    ) -> Attended:
+        """Attend from ``query`` [tokens, heads, d] in the model's layer ``index``.
+
+        A layer with a window of its own was trained with it, and needs no policy.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FullAttention:
+    """A step whose sequences see everything in every layer."""
+
+    backend: Backend
+    plan: Any
+
+    def attend(
+        self,
+        index: int,
+        query: torch.Tensor,
+        layer: LayerPages,
+        *,
+        scale: float,
+        window: int | None,
+    ) -> Attended:
+        """See ``LayerAttention``."""
+        return self.backend.attend(query, layer, self.plan, scale=scale, window=window)
+
+
+def step_attention(
+    backend: Backend, rows: AttentionRows, views: Sequence[View], device: torch.device
+) -> LayerAttention:
+    """The attention of a step; ``views`` says how each chunk is looked at."""
+    if all(view.policy.full for view in views):
+        return FullAttention(backend, backend.plan(rows, device))
+    return StepAttention(backend, rows, views, device)
+
+
+class StepAttention:
+    """Plans each combination of policies once, however many layers have it.
+
+    Args:
+        views: how each chunk is looked at, in the order of ``rows``.
+    """
+
+    def __init__(
+        self, backend: Backend, rows: AttentionRows, views: Sequence[View], device: torch.device
+    ) -> None:
+        self._backend = backend
+        self._rows = rows
+        self._views = views
+        self._device = device
+        self._parts: dict[tuple[LayerPolicy, ...], list[_Part]] = {}
+        self._whole: Any = None
+
+    def attend(
+        self,
+        index: int,
+        query: torch.Tensor,
+        layer: LayerPages,
+        *,
+        scale: float,
+        window: int | None,
+    ) -> Attended:
+        """See ``LayerAttention``."""
+        policies = tuple(view.policy.layer(index) for view in self._views)
+        if window is not None or is_full(policies):
+            plan = self._full_plan()
+            return self._backend.attend(query, layer, plan, scale=scale, window=window)
+        parts = self._parts.get(policies)
+        if parts is None:
+            parts = self._parts[policies] = self._plan(policies)
+        if len(parts) == 1:
+            return self._attend(query, layer, parts[0], scale)
+        out = query.new_empty(*query.shape[:2], layer.values.shape[-1])
+        lse = query.new_empty(query.shape[:2], dtype=torch.float32)
+        for part in parts:
+            assert part.queries is not None
+            done = self._attend(query[part.queries], layer, part, scale)
+            out[part.queries], lse[part.queries] = done
+        return Attended(out, lse)
+
+    def _attend(
+        self, query: torch.Tensor, layer: LayerPages, part: _Part, scale: float
+    ) -> Attended:
+        if part.selection is None:
+            return self._backend.attend(query, layer, part.plan, scale=scale)
+        selected = part.selection.select(query, layer)
+        return self._backend.attend_selected(query, layer, part.plan, selected, scale=scale)
+
+    def _full_plan(self) -> Any:
+        if self._whole is None:
+            self._whole = self._backend.plan(self._rows, self._device)
+        return self._whole
+
+    def _plan(self, policies: tuple[LayerPolicy, ...]) -> list[_Part]:
+        zones = [view.zones for view in self._views]
+        planned: LayerPlan = layer_plan(self._rows, policies, zones)
+        parts = []
+        if planned.fixed is not None:
+            plan = self._backend.plan(planned.fixed.rows, self._device)
+            parts.append(_Part(self._places(planned.fixed.queries), plan, None))
+        for blocks in planned.selecting:
+            plan = self._backend.plan_selected(blocks.rows, blocks.pages, self._device)
+            selection = Selection(blocks, self._device)
+            parts.append(_Part(self._places(blocks.queries), plan, selection))
+        return parts
+
+    def _places(self, queries: Any) -> torch.Tensor:
+        return torch.from_numpy(queries).to(self._device)
