@@ -149,6 +149,8 @@ class Decoding:
         delivered: Sequence[int] = (),
         priority: int = 2,
         deadline_ms: int = 0,
+        attention: str = "",
+        task_start: int = 0,
         **sampling: Any,
     ) -> Answer:
         """Open a sequence under the next id; greedy, 32 tokens, unless ``sampling`` says else."""
@@ -163,13 +165,19 @@ class Decoding:
             delivered=packed(delivered),
             priority=priority,
             deadline_ms=deadline_ms,
+            attention=attention,
+            task_start=task_start,
         )
         await self.stream.call.write(pb.ExecuteRequest(open=message))
         return answer
 
-    async def append(self, answer: Answer, tokens: Sequence[int], *, seal: bool = False) -> None:
+    async def append(
+        self, answer: Answer, tokens: Sequence[int], *, seal: bool = False, task_start: int = 0
+    ) -> None:
         """Continue a prompt."""
-        message = pb.Append(job_id=answer.job_id, tokens=packed(tokens), seal=seal)
+        message = pb.Append(
+            job_id=answer.job_id, tokens=packed(tokens), seal=seal, task_start=task_start
+        )
         await self.stream.call.write(pb.ExecuteRequest(append=message))
 
     async def cancel(self, answer: Answer) -> None:

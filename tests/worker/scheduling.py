@@ -8,6 +8,7 @@ from hashlib import sha256
 import numpy as np
 import numpy.typing as npt
 
+from longspan.worker.attention.policy import FULL_MODEL, ModelPolicy
 from longspan.worker.generation.limits import StepLimits
 from longspan.worker.generation.outcomes import (
     Outcome,
@@ -18,7 +19,7 @@ from longspan.worker.generation.outcomes import (
 )
 from longspan.worker.generation.plan import Chunk, SequenceId, StepPlan
 from longspan.worker.generation.scheduler import Scheduler
-from longspan.worker.generation.sequence import SequenceSpec
+from longspan.worker.generation.sequence import HOLE, SequenceSpec
 from longspan.worker.kv.chain import KeySpace
 from longspan.worker.kv.pages import PageTable
 
@@ -51,6 +52,8 @@ def spec(
     tenant: str = "tenant",
     delivered: Iterable[int] = (),
     deadline_s: float | None = None,
+    policy: ModelPolicy = FULL_MODEL,
+    task_start: int | None = None,
 ) -> SequenceSpec:
     """A sequence; a number as its prompt is that many tokens that no other prompt begins with."""
     tokens = text(prompt, 1000 + number) if isinstance(prompt, int) else prompt
@@ -63,6 +66,8 @@ def spec(
         max_tokens=max_tokens,
         priority=priority,
         deadline_s=deadline_s,
+        policy=policy,
+        task_start=task_start,
     )
 
 
@@ -123,7 +128,16 @@ class ToyModel:
 
     def context(self, chunk: Chunk) -> npt.NDArray[np.uint32]:
         """What the pages of a chunk hold, as attention would see it."""
-        return ids(self.cells[self._cell(chunk, position)] for position in range(chunk.end))
+        return ids(self.cells[self._cell(chunk, position)] for position in self.seen(chunk))
+
+    def seen(self, chunk: Chunk) -> Iterable[int]:
+        """The positions that the last query of a chunk sees."""
+        policy = chunk.view.policy
+        last = (chunk.end - 1) // self.page_tokens
+        hidden = range(0)
+        if policy.drops:
+            hidden = range(policy.prefix_pages, last - policy.window_pages)
+        return [p for p in range(chunk.end) if p // self.page_tokens not in hidden]
 
     def _check_that_nobody_writes_what_others_read(self, plan: StepPlan) -> None:
         written = {
@@ -133,6 +147,7 @@ class ToyModel:
         }
         for chunk in plan.chunks:
             for page in chunk.block_table.tolist():
+                assert page != HOLE or chunk.view.policy.drops
                 assert written.get(page, chunk.sequence_id) == chunk.sequence_id
 
     def _cell(self, chunk: Chunk, position: int) -> tuple[int, int]:

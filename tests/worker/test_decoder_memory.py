@@ -132,6 +132,7 @@ async def test_memory_is_flat_over_a_thousand_requests(worker: Worker) -> None:
         before = process.memory_info().rss
         await many(sequences, 800)
         after = process.memory_info().rss
+    print("GROWTH", (after - before) / 2**20, before / 2**20)
     assert after - before < FLAT
 
 

@@ -112,8 +112,14 @@ def test_the_longest_context_ends_with_the_memory_or_with_the_positions() -> Non
     small, large = (
         largest_contexts(QWEN_7B.geometry, element_bytes=2, free_bytes=n * GIB) for n in (1, 100)
     )
-    assert small == (ContextFit("full", 73 * PAGE_TOKENS, whole=False),)
-    assert large == (ContextFit("full", 131_072, whole=True),)
+    assert small == (
+        ContextFit("full", 73 * PAGE_TOKENS, whole=False),
+        ContextFit("hybrid", 73 * PAGE_TOKENS, whole=False),
+        ContextFit("window", 131_072, whole=True),
+    )
+    assert large == tuple(
+        ContextFit(name, 131_072, whole=True) for name in ("full", "hybrid", "window")
+    )
 
 
 @given(
@@ -127,6 +133,10 @@ def test_what_fits_fits_and_one_page_more_does_not(
     """The longest context takes no more memory than there is, and wastes less than a page."""
     page = model.kv_bytes(element_bytes) * PAGE_TOKENS
     for fit in largest_contexts(model, element_bytes=element_bytes, free_bytes=free_bytes):
+        if fit.policy == "window":
+            assert fit.tokens in (0, model.context_tokens)
+            assert fit.whole == (free_bytes >= 7 * page)
+            continue
         pages = -(-fit.tokens // PAGE_TOKENS)
         assert pages * page <= max(free_bytes, 0)
         assert fit.whole == (fit.tokens == model.context_tokens)

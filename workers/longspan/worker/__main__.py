@@ -68,6 +68,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="decode batches captured as CUDA graphs (default: 1,16,32)",
     )
     parser.add_argument(
+        "--attention",
+        default="full",
+        metavar="POLICY",
+        help="attention policy of requests that name none (default: full)",
+    )
+    parser.add_argument(
         "--watch-stdin", action="store_true", help="end when standard input reaches its end"
     )
     return parser.parse_args(argv)

@@ -22,3 +22,4 @@ class WorkerOptions:
     replicas: int
     compile: bool
     decode_batches: tuple[int, int, int]
+    attention: str

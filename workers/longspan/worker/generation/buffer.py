@@ -42,6 +42,11 @@ class Buffer(Generic[Element]):
         self._length -= 1
         return int(self._array[self._length])
 
+    def fill(self, start: int, end: int, value: int) -> None:
+        """Replace the elements [start, end); views see it."""
+        assert end <= self._length
+        self._array[start:end] = value
+
     def clear(self) -> None:
         """Forget all; the array stays as large as it is."""
         self._length = 0

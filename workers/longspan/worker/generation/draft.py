@@ -36,6 +36,11 @@ class Draft:
         self._ends: dict[SequenceId, int] = {}
         self._writers: dict[PageKey, SequenceId] = {}
 
+    @property
+    def first_prefill(self) -> bool:
+        """True until something but decode rows is in the step."""
+        return not self._prefills
+
     def end(self, sequence: Sequence) -> int:
         """Position behind the last one that is planned or computed."""
         return self._ends.get(sequence.sequence_id, sequence.computed)
@@ -54,7 +59,7 @@ class Draft:
 
     def affordable(self, sequence: Sequence, work: float) -> int:
         """Tokens of the sequence that cost at most ``work``."""
-        return self._cost.affordable(self.end(sequence), work)
+        return self._cost.affordable(sequence.depth(self.end(sequence)), work)
 
     def end_of_own(self, sequence: Sequence, end: int) -> int:
         """``end``, or where a page begins that another row computes and that can be shared."""
@@ -71,7 +76,7 @@ class Draft:
         """Plan a sequence's positions up to ``end``; their pages are there."""
         start = self.end(sequence)
         self.left -= end - start
-        self.work += self._cost.of(start, end - start)
+        self.work += self._cost.of(sequence.depth(start), end - start)
         self._prefills |= sequence.state is not SequenceState.DECODING
         self._sequences[sequence.sequence_id] = sequence
         self._ends[sequence.sequence_id] = end
@@ -85,7 +90,8 @@ class Draft:
         end = self._ends.pop(sequence.sequence_id, None)
         if end is not None:
             self.left += end - sequence.computed
-            self.work -= self._cost.of(sequence.computed, end - sequence.computed)
+            start = sequence.computed
+            self.work -= self._cost.of(sequence.depth(start), end - start)
             del self._sequences[sequence.sequence_id]
             writers = self._writers.items()
             self._writers = {key: who for key, who in writers if who != sequence.sequence_id}
@@ -105,4 +111,5 @@ class Draft:
             tokens=sequence.tokens.view(sequence.computed, end),
             block_table=sequence.block_table.view(0, sequence.pages_for(end)),
             samples=complete and sequence.samples,
+            view=sequence.view,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable
 
-from longspan.worker.generation.sequence import Sequence
+from longspan.worker.generation.sequence import HOLE, Sequence
 from longspan.worker.kv.pages import PageTable
 
 
@@ -34,10 +34,13 @@ class Memory:
         while sequence.page_borrowable(sequence.page):
             found = self._table.find(sequence.key(sequence.page))
             if found is None:
-                return
+                break
             if sequence.is_within_page:
                 self._table.release([sequence.block_table.pop()])
             sequence.borrow(found)
+        if sequence.spec.policy.drops:
+            self._skip(sequence)
+            self._drop(sequence)
 
     def hold(self, sequence: Sequence, count: int) -> None:
         """Put new pages behind the others; so many are free."""
@@ -51,12 +54,12 @@ class Memory:
             held = int(sequence.block_table.view(page, page + 1)[0])
             self._table.register(held, sequence.key(page))
         sequence.advance(end)
+        self._drop(sequence)
 
     def release(self, sequence: Sequence) -> None:
         """Give up all pages; the last ones are evicted first."""
-        pages = sequence.block_table.view(0, len(sequence.block_table))
-        self._table.release(pages[::-1].tolist())
-        sequence.block_table.clear()
+        self._table.release(sequence.pages()[::-1].tolist())
+        sequence.forget_pages()
 
     def evict(self, sequence: Sequence) -> None:
         """Preempt a sequence; it goes on when as much is free as it had to itself, and more."""
@@ -75,11 +78,42 @@ class Memory:
         self._table.check()
         held: Counter[int] = Counter()
         for sequence in sequences:
-            pages = sequence.block_table.view(0, len(sequence.block_table)).tolist()
+            pages = sequence.pages().tolist()
             assert len(pages) == len(set(pages))
-            assert len(pages) >= sequence.pages_for(sequence.computed)
+            assert HOLE not in pages
+            assert len(sequence.block_table) >= sequence.pages_for(sequence.computed)
             held.update(pages)
         assert all(held[page] == self._table.references(page) for page in range(self.total))
+
+    def _drop(self, sequence: Sequence) -> None:
+        """Give up the pages that nothing will see; they stay cached until they are needed."""
+        droppable = sequence.droppable()
+        first = max(droppable.start, sequence.dropped.stop)
+        if first < droppable.stop:
+            pages = sequence.block_table.view(first, droppable.stop)
+            self._table.release(pages[pages != HOLE].tolist())
+            sequence.drop(droppable)
+
+    def _skip(self, sequence: Sequence) -> None:
+        """Go on where all that is still seen is cached, though pages before it are gone."""
+        if sequence.is_within_page or sequence.page < sequence.spec.policy.prefix_pages:
+            return
+        needed = sequence.spec.policy.window_pages
+        place = sequence.page
+        while sequence.page_borrowable(place):
+            place += 1
+        run, top = 0, place
+        while place > sequence.page and run < needed:
+            place -= 1
+            known = self._table.knows(sequence.key(place))
+            run, top = (run + 1, top) if known else (0, place)
+        if run == 0 or (run < needed and place > sequence.page):
+            return
+        sequence.skip(place)
+        for _ in range(place, top):
+            found = self._table.find(sequence.key(sequence.page))
+            assert found is not None
+            sequence.borrow(found)
 
 
 def victim(requester: Sequence, sequences: Iterable[Sequence]) -> Sequence | None:

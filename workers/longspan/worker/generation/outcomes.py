@@ -58,13 +58,22 @@ class SequencePrefilled:
 
 @dataclass(frozen=True, slots=True)
 class SequenceFinished:
-    """Terminal: the sequence came to its end; ``delivered`` tokens count as output."""
+    """Terminal: the sequence came to its end; ``delivered`` tokens count as output.
+
+    Attributes:
+        policy: the name of its attention policy.
+        pages: what it held, shared ones included.
+        seen_share: see ``attention.seen``.
+    """
 
     sequence_id: SequenceId
     reason: FinishReason
     prompt_tokens: int
     cached_tokens: int
     output_tokens: int
+    policy: str = "full"
+    pages: int = 0
+    seen_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from typing import NewType
 import numpy as np
 import numpy.typing as npt
 
+from longspan.worker.attention.layer_plan import FULL_VIEW, View
+
 SequenceId = NewType("SequenceId", int)
 
 
@@ -20,6 +22,7 @@ class Chunk:
         tokens: uint32 [n], at least one.
         block_table: int32, the pages of positions [0, start + n).
         samples: True where the logits of the last token are sampled.
+        view: what its queries see.
     """
 
     sequence_id: SequenceId
@@ -27,6 +30,7 @@ class Chunk:
     tokens: npt.NDArray[np.uint32]
     block_table: npt.NDArray[np.int32]
     samples: bool
+    view: View = FULL_VIEW
 
     @property
     def end(self) -> int:

@@ -123,7 +123,11 @@ class Planner:
         if room <= 0:
             return 0
         start = draft.end(sequence)
-        end = draft.end_of_own(sequence, start + room)
+        end = sequence.cut(start, start + room)
+        if end == start and draft.first_prefill:
+            # However little is left: what cannot be cut would never be computed.
+            end = sequence.next_cut(start)
+        end = draft.end_of_own(sequence, end)
         aligned = end - end % self._memory.page_tokens
         if whole_pages and start < aligned and end < sequence.target:
             end = aligned
@@ -142,10 +146,13 @@ class Planner:
         now: float,
     ) -> int:
         """Hold pages for the positions below ``end``; return how far they reach."""
-        if sequence.pages_for(end) > self._memory.total:
+        drops = sequence.spec.policy.drops
+        reach = self._memory.total + len(sequence.dropped)
+        if sequence.pages_for(sequence.computed + 1 if drops else end) > reach:
             draft.bar(sequence)
             draft.hopeless.append(sequence)
             return sequence.computed
+        end = min(end, reach * self._memory.page_tokens)
         lacking = sequence.pages_for(end) - len(sequence.block_table)
         while self._memory.free < lacking:
             other = victim(sequence, sequences)

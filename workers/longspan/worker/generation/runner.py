@@ -12,6 +12,7 @@ from longspan.worker.attention.base import Backend
 from longspan.worker.attention.folded import FoldedBackend
 from longspan.worker.attention.pool import LayerPages
 from longspan.worker.attention.rows import AttentionRows
+from longspan.worker.attention.step_attention import FullAttention, step_attention
 from longspan.worker.generation.decode_graph import DecodeGraphs, DecodeInputs, decode_inputs
 from longspan.worker.generation.plan import Chunk, StepPlan
 from longspan.worker.models.seam import PagedCache, Step, keep_uncompiled
@@ -53,15 +54,19 @@ class Runner:
         """The logits of the chunks that sample, in their order: [sampled, vocabulary]."""
         rows = attention_rows(plan.chunks)
         ids = np.concatenate([chunk.tokens for chunk in plan.chunks])
-        if self.graphs is not None and all(decodes(chunk) for chunk in plan.chunks):
+        if self.graphs is not None and all(
+            decodes(chunk) and chunk.view.policy.full for chunk in plan.chunks
+        ):
             return self.graphs.run(decode_inputs(ids, rows))
         positions = np.concatenate([np.arange(chunk.start, chunk.end) for chunk in plan.chunks])
         samples = np.array([chunk.samples for chunk in plan.chunks])
-        backend_plan = self._backend.plan(rows, self.device)
+        views = [chunk.view for chunk in plan.chunks]
+        attention = step_attention(self._backend, rows, views, self.device)
+        slots = rows.slots(self.device, bounds=any(view.policy.selects for view in views))
         return self._forward(
             self._tensor(ids.astype(np.int64)),
             self._tensor(positions),
-            Step(self._backend, backend_plan, rows.slots(self.device), self._layers),
+            Step(attention, slots, self._layers),
             self._tensor(rows.offsets[1:][samples] - 1),
         )
 
@@ -72,8 +77,8 @@ class Runner:
         Fit for a CUDA graph: no shape depends on the integers' values. For paged kernels only.
         """
         assert isinstance(self._backend, FoldedBackend)
-        backend_plan = self._backend.decode_plan(inputs.block_tables, inputs.keys)
-        step = Step(self._backend, backend_plan, inputs.slots, self._layers)
+        plan = self._backend.decode_plan(inputs.block_tables, inputs.keys)
+        step = Step(FullAttention(self._backend, plan), inputs.slots, self._layers)
         return self._forward(inputs.ids, inputs.positions, step, 0)
 
     def _forward(

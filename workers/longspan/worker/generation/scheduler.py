@@ -37,6 +37,13 @@ class Scheduler:
     ``outcomes``. Times are seconds of any monotonic clock.
 
     A chunk's arrays are views: they hold until its plan is committed.
+
+    Args:
+        limits: of a step.
+        pages: the pool.
+        page_tokens: of a page.
+        context_tokens: the longest sequence that keeps all of its pages.
+        positions: the longest sequence that the model allows; None is the same.
     """
 
     def __init__(
@@ -46,11 +53,13 @@ class Scheduler:
         *,
         page_tokens: int = 256,
         context_tokens: int,
+        positions: int | None = None,
     ) -> None:
-        self._memory = Memory(pages, page_tokens)
-        self._planner = Planner(limits, self._memory)
+        self.memory = Memory(pages, page_tokens)
+        self._planner = Planner(limits, self.memory)
         self._page_tokens = page_tokens
         self._context_tokens = context_tokens
+        self._positions = positions or context_tokens
         self._sequences: dict[SequenceId, Sequence] = {}
         self._outcomes: list[Outcome] = []
         self._open: StepPlan | None = None
@@ -96,12 +105,20 @@ class Scheduler:
         if fault is not None:
             raise Refused(fault.reason, fault.message)
         self._sequences[spec.sequence_id] = sequence
-        self._read(sequence, spec.prompt, spec.sealed)
+        self._read(sequence, spec.prompt, spec.sealed, spec.task_start)
 
     def append(
-        self, sequence_id: SequenceId, tokens: npt.NDArray[np.uint32], *, seal: bool
+        self,
+        sequence_id: SequenceId,
+        tokens: npt.NDArray[np.uint32],
+        *,
+        seal: bool,
+        task_start: int | None = None,
     ) -> None:
         """Continue a prompt; a sequence whose prompt cannot be read fails.
+
+        ``task_start`` counts with ``seal``: the tokens of the documents and of what stands before
+        them; None is all of them.
 
         An unknown id is ignored: the sequence may have ended already.
         """
@@ -112,7 +129,7 @@ class Scheduler:
         if fault is not None:
             self._conclude(sequence, fault)
         else:
-            self._read(sequence, tokens, seal)
+            self._read(sequence, tokens, seal, task_start)
 
     def cancel(self, sequence_id: SequenceId) -> Outcome | None:
         """Forget a sequence: at once, or by the ``commit`` of the step that it is in.
@@ -162,7 +179,7 @@ class Scheduler:
         if self._open is not None:
             return None
         sequences = self._sequences.values()
-        free = self._memory.free
+        free = self.memory.free
         if self._outcomes or any(sequence.can_go_on(free) for sequence in sequences):
             return now
         deadlines = [s.spec.deadline_s for s in sequences if s.spec.deadline_s is not None]
@@ -174,7 +191,7 @@ class Scheduler:
         Raises:
             AssertionError: it is wrong.
         """
-        self._memory.check(self._sequences.values())
+        self.memory.check(self._sequences.values())
 
     def _fault(self, sequence: Sequence, added: int, seal: bool) -> SequenceFailed | None:
         """Why the prompt cannot be continued like this."""
@@ -182,10 +199,11 @@ class Scheduler:
         if sequence.state is not SequenceState.OPEN:
             message = "the prompt is sealed already"
             return SequenceFailed(sequence.sequence_id, FailureReason.PROMPT_SEALED, message)
-        if tokens > self._context_tokens - sequence.samples:
-            message = f"{tokens} tokens; the model reads {self._context_tokens}, output included"
+        context = self._context(sequence)
+        if tokens > context - sequence.samples:
+            message = f"{tokens} tokens; the model reads {context}, output included"
             return SequenceFailed(sequence.sequence_id, FailureReason.PROMPT_TOO_LONG, message)
-        if sequence.pages_for(tokens) > self._memory.total:
+        if sequence.held_pages_for(tokens) > self.memory.total:
             return self._too_large(sequence, tokens)
         if seal and tokens == 0:
             message = "the prompt has no tokens"
@@ -193,14 +211,24 @@ class Scheduler:
         return None
 
     def _too_large(self, sequence: Sequence, tokens: int) -> SequenceFailed:
-        held = self._memory.total * self._page_tokens
+        held = self.memory.total * self._page_tokens
         message = f"{tokens} tokens; the KV cache holds {held}"
         return SequenceFailed(sequence.sequence_id, FailureReason.OUT_OF_PAGES, message)
 
-    def _read(self, sequence: Sequence, tokens: npt.NDArray[np.uint32], seal: bool) -> None:
+    def _context(self, sequence: Sequence) -> int:
+        """Tokens that it may have: where no pages are kept, only positions end it."""
+        return self._positions if sequence.spec.policy.drops else self._context_tokens
+
+    def _read(
+        self,
+        sequence: Sequence,
+        tokens: npt.NDArray[np.uint32],
+        seal: bool,
+        task_start: int | None,
+    ) -> None:
         sequence.read(tokens)
         if seal:
-            sequence.seal()
+            sequence.seal(task_start)
             if self._is_complete(sequence):
                 self._conclude(sequence, self._finished(sequence, FinishReason.LENGTH))
 
@@ -208,7 +236,7 @@ class Scheduler:
         """True where no further token may be sampled."""
         return sequence.samples and (
             sequence.output_tokens >= sequence.spec.max_tokens
-            or len(sequence.tokens) >= self._context_tokens
+            or len(sequence.tokens) >= self._context(sequence)
         )
 
     def _expire(self, now: float) -> None:
@@ -228,7 +256,7 @@ class Scheduler:
     def _settle(self, chunk: Chunk, sampled: Mapping[SequenceId, Sampled]) -> list[Outcome]:
         """Take in one chunk of a step that was computed."""
         sequence = self._sequences[chunk.sequence_id]
-        self._memory.complete(sequence, chunk.end)
+        self.memory.complete(sequence, chunk.end)
         if sequence.ending is not None:
             return [self._end(sequence, sequence.ending)]
         outcomes: list[Outcome] = [*self._progress(sequence)]
@@ -260,6 +288,9 @@ class Scheduler:
             sequence.prompt_tokens,
             sequence.cached_tokens,
             sequence.output_tokens,
+            policy=sequence.spec.policy.name,
+            pages=len(sequence.pages()),
+            seen_share=sequence.seen_share(),
         )
 
     def _conclude(self, sequence: Sequence, ending: Ending) -> None:
@@ -281,6 +312,6 @@ class Scheduler:
                 sequence.move(Move.CANCEL)
             case SequenceFailed():
                 sequence.move(Move.FAIL)
-        self._memory.release(sequence)
+        self.memory.release(sequence)
         del self._sequences[sequence.sequence_id]
         return ending

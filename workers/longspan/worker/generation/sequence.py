@@ -23,11 +23,18 @@ from enum import Enum, auto
 import numpy as np
 import numpy.typing as npt
 
+from longspan.worker.attention.layer_plan import View
+from longspan.worker.attention.policy import FULL_MODEL, ModelPolicy
+from longspan.worker.attention.seen import seen_share
+from longspan.worker.attention.zones import Zones
 from longspan.worker.generation.buffer import Buffer
 from longspan.worker.generation.limits import HEAD_START_S, SHORT_TOKENS, WEIGHTS
 from longspan.worker.generation.outcomes import Ending
 from longspan.worker.generation.plan import SequenceId
 from longspan.worker.kv.chain import KeySpace, PageKey, child
+
+HOLE = -1
+"""In a block table: a page was here that nothing sees any more."""
 
 
 class IllegalMove(Exception):
@@ -93,6 +100,9 @@ class SequenceSpec:
         max_tokens: output tokens, delivered ones included; 0 only reads the prompt.
         priority: 1 batch, 2 normal, 3 interactive; anything else counts as normal.
         deadline_s: when it fails, in the scheduler's time; None is never.
+        policy: what its queries see.
+        task_start: tokens of the documents and of what stands before them, where the prompt is
+            sealed from the start; None: all of it.
     """
 
     sequence_id: SequenceId
@@ -103,6 +113,8 @@ class SequenceSpec:
     max_tokens: int
     priority: int
     deadline_s: float | None = None
+    policy: ModelPolicy = FULL_MODEL
+    task_start: int | None = None
 
 
 class Sequence:
@@ -112,6 +124,8 @@ class Sequence:
         state: moved by ``move`` alone.
         tokens: prompt, delivered and sampled tokens, as far as they are known.
         block_table: its pages, in the order of its positions.
+        dropped: places in the block table that hold no page any more: nothing sees them.
+        task_start: tokens before the task, once the prompt is sealed.
         prompt_tokens: tokens of the prompt so far.
         output_tokens: delivered and sampled tokens.
         computed: positions whose KV is in its pages.
@@ -134,6 +148,8 @@ class Sequence:
         self.state = SequenceState.OPEN
         self.tokens: Buffer[np.uint32] = Buffer(np.uint32)
         self.block_table: Buffer[np.int32] = Buffer(np.int32)
+        self.dropped = range(0)
+        self.task_start: int | None = None
         self.prompt_tokens = 0
         self.output_tokens = 0
         self.computed = 0
@@ -166,8 +182,9 @@ class Sequence:
         The last token known is kept back while more may follow: if none does, its logits
         are wanted, and it is computed only once.
         """
-        keeps_back = self.state is SequenceState.OPEN and self.samples
-        return max(len(self.tokens) - keeps_back, 0)
+        if self.state is not SequenceState.OPEN:
+            return len(self.tokens)
+        return max(self.cut(0, len(self.tokens) - self.samples), 0)
 
     @property
     def samples(self) -> bool:
@@ -225,9 +242,10 @@ class Sequence:
         self.prompt_tokens += len(tokens)
         self.parked &= len(tokens) == 0
 
-    def seal(self) -> None:
+    def seal(self, task_start: int | None = None) -> None:
         """Complete the prompt; delivered tokens follow it."""
         self.move(Move.SEAL)
+        self.task_start = self.prompt_tokens if task_start is None else task_start
         self.parked = False
         self.tokens.extend(self.spec.delivered)
         self.output_tokens = len(self.spec.delivered)
@@ -238,9 +256,78 @@ class Sequence:
         self.tokens.append(token)
         self.output_tokens += 1
 
+    @property
+    def view(self) -> View:
+        """What its queries see now."""
+        answer = None if self.task_start is None else self.prompt_tokens
+        return View(self.spec.policy, Zones(self.task_start, answer))
+
+    def cut(self, start: int, end: int) -> int:
+        """The last place in (start, end] where a chunk may end; ``start`` if there is none.
+
+        Queries of a document that select pages together must be computed together.
+        """
+        policy = self.spec.policy
+        task = end if self.task_start is None else self.task_start
+        free = not policy.selects or end <= policy.dense_pages * self.page_tokens
+        if free or (self.task_start is not None and end >= task):
+            return end
+        return max(start, end - end % self.page_tokens)
+
+    def next_cut(self, start: int) -> int:
+        """The first place behind ``start`` where a chunk may end."""
+        page_end = (start // self.page_tokens + 1) * self.page_tokens
+        task = page_end if self.task_start is None else self.task_start
+        if self.cut(start, start + 1) > start:
+            return start + 1
+        return min(page_end, task) if task > start else page_end
+
+    def droppable(self) -> range:
+        """Places in the block table that no query at or behind ``computed`` sees."""
+        policy = self.spec.policy
+        if not policy.drops:
+            return range(0)
+        return range(policy.prefix_pages, self.page - policy.window_pages)
+
+    def pages(self) -> npt.NDArray[np.int32]:
+        """The pages that it holds."""
+        held = self.block_table.view(0, len(self.block_table))
+        return np.compress(held != HOLE, held)
+
+    def drop(self, droppable: range) -> None:
+        """Hold no page at these places any more."""
+        self.block_table.fill(droppable.start, droppable.stop, HOLE)
+        self.dropped = droppable
+
+    def skip(self, page: int) -> None:
+        """Stand before a page, without those before it that nothing will see."""
+        self.block_table.extend(np.full(page - self.page, HOLE))
+        self._count_cached(self.computed, page * self.page_tokens)
+        self.computed = page * self.page_tokens
+        self.borrowed = max(self.borrowed, self.computed)
+
+    def forget_pages(self) -> None:
+        """Hold nothing."""
+        self.block_table.clear()
+        self.dropped = range(0)
+
+    def depth(self, position: int) -> int:
+        """Keys that the query at a position sees, as far as its cost goes."""
+        return self.spec.policy.depth(position, self.page_tokens)
+
+    def seen_share(self) -> float:
+        """Keys that its queries saw so far, as a share of full attention's."""
+        return seen_share(self.spec.policy, self.view.zones, self.computed, self.page_tokens)
+
     def pages_for(self, positions: int) -> int:
         """Pages that hold so many positions."""
         return -(-positions // self.page_tokens)
+
+    def held_pages_for(self, positions: int) -> int:
+        """Pages that must be held at once to compute so many positions."""
+        policy = self.spec.policy
+        pages = self.pages_for(positions)
+        return min(pages, policy.prefix_pages + policy.window_pages + 2) if policy.drops else pages
 
     def page_known(self, page: int) -> bool:
         """True where all tokens of a page are known."""
@@ -255,20 +342,34 @@ class Sequence:
         while len(self._keys) <= page:
             start = len(self._keys) * self.page_tokens
             parent = self._keys[-1] if self._keys else self.spec.keys.root()
-            tokens = self.tokens.view(start, start + self.page_tokens)
-            self._keys.append(child(parent, tokens.astype("<u4", copy=False).tobytes()))
+            tokens = self.tokens.view(start, start + self.page_tokens).astype("<u4", copy=False)
+            self._keys.append(child(parent, tokens.tobytes() + self._zone(start)))
         return self._keys[page]
+
+    def _zone(self, start: int) -> bytes:
+        """What a page holds besides its tokens and those before: who of them sees everything."""
+        if self.task_start is None or not self.spec.policy.selects:
+            return b""
+        if start + self.page_tokens <= self.task_start:
+            return b""
+        return b"task" + b"".join(
+            place.to_bytes(8, "little") for place in (self.task_start, self.prompt_tokens)
+        )
 
     def borrow(self, page: int) -> None:
         """Take a cached page for the one that would be computed next, and stand behind it."""
         self.computed -= self.computed % self.page_tokens
         self.block_table.append(page)
         start, end = self.computed, self.computed + self.page_tokens
+        self._count_cached(start, end)
+        self.borrowed += self.page_tokens
+        self.computed = end
+
+    def _count_cached(self, start: int, end: int) -> None:
+        """Positions of the prompt that were never computed for this sequence."""
         prompt = range(start, min(end, self.prompt_tokens))
         twice = range(max(start, self.own.start), min(prompt.stop, self.own.stop))
         self.cached_tokens += len(prompt) - len(twice)
-        self.borrowed += self.page_tokens
-        self.computed = end
 
     def advance(self, end: int) -> None:
         """Have computed the positions up to ``end``."""
@@ -277,7 +378,6 @@ class Sequence:
         self.computed = end
 
     def evict(self) -> None:
-        """Lose all pages; what is known is computed again."""
+        """Have lost all pages; what is known is computed again."""
         self.move(Move.PREEMPT)
-        self.block_table.clear()
         self.computed = self.borrowed = self.cached_tokens = 0

@@ -14,9 +14,10 @@ from longspan.worker.attention.select import select_backend
 from longspan.worker.devices import choose_dtype, has_bfloat16, open_device
 from longspan.worker.failures import NoMemory
 from longspan.worker.generation.graphs import capture_graphs
-from longspan.worker.generation.kv_memory import page_count
+from longspan.worker.generation.kv_memory import page_count, token_bytes
 from longspan.worker.generation.limits import StepLimits
 from longspan.worker.generation.outputs import Outputs
+from longspan.worker.generation.policies import Policies, policies_for
 from longspan.worker.generation.runner import Runner
 from longspan.worker.generation.scheduler import Scheduler
 from longspan.worker.generation.self_check import self_check
@@ -33,8 +34,6 @@ from longspan.worker.served import Served
 
 LAYOUT = 1
 """Version of what a page holds; part of every page's key."""
-
-POLICY = "full"
 
 CPU_STEP_WORK = 10**11
 ACTIVATIONS = 4
@@ -59,6 +58,7 @@ def serve_decoder(options: WorkerOptions) -> Served:
     if device.type == "cpu":
         quicken(model, dtype, device, compiled=options.compile)
     shapes = probe(model, device)
+    policies = policies_for(options.attention, shapes)
     limits = step_limits(device, options.step_tokens, weights, shapes)
     pages = page_count(
         shapes,
@@ -76,15 +76,22 @@ def serve_decoder(options: WorkerOptions) -> Served:
         runner.compile()
     self_check(runner, model, vocabulary=files.vocabulary)
     runner.graphs = capture_graphs(runner, options.decode_batches, context, scratch_page=pages)
-    space = PageSpace(files.fingerprint, _name(dtype), POLICY, LAYOUT)
+    space = PageSpace(files.fingerprint, _name(dtype), LAYOUT)
+    page_bytes = PAGE_TOKENS * token_bytes(shapes, dtype)
     outputs = Outputs(files)
     table = PageTable(pages)
     if device.type == "cpu":
         keep_freed()
     return Served(
-        ready=_ready(files, dtype, device, pages, context),
+        ready=_ready(files, dtype, device, pages, context, policies),
         open=lambda: Generation(
-            runner, Scheduler(limits, table, context_tokens=context), table, outputs, space
+            runner,
+            Scheduler(limits, table, context_tokens=context, positions=files.context_tokens),
+            table,
+            outputs,
+            space,
+            policies,
+            page_bytes=page_bytes,
         ),
     )
 
@@ -149,7 +156,12 @@ def _runner(
 
 
 def _ready(
-    files: DecoderFiles, dtype: torch.dtype, device: torch.device, pages: int, context: int
+    files: DecoderFiles,
+    dtype: torch.dtype,
+    device: torch.device,
+    pages: int,
+    context: int,
+    policies: Policies,
 ) -> pb.Event:
     return pb.Event(
         ready=pb.Ready(
@@ -159,6 +171,13 @@ def _ready(
             max_tokens=context,
             device=str(device),
             kv_tokens=pages * PAGE_TOKENS,
+            attention=[
+                pb.AttentionPolicy(
+                    name=name,
+                    max_tokens=files.context_tokens if policies.get(name).drops else context,
+                )
+                for name in policies.names
+            ],
         )
     )
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.worker import events
+from longspan.worker.attention.policy import ModelPolicy
 from longspan.worker.generation.outcomes import (
     FinishReason,
     Outcome,
@@ -49,6 +50,7 @@ def spec(
     prompt: npt.NDArray[np.uint32],
     delivered: npt.NDArray[np.uint32],
     params: SamplingParams,
+    policy: ModelPolicy,
     now: float,
 ) -> SequenceSpec:
     """What the scheduler needs to know of an Open."""
@@ -61,10 +63,12 @@ def spec(
         max_tokens=params.max_tokens,
         priority=message.priority,
         deadline_s=now + message.deadline_ms / 1000 if message.deadline_ms else None,
+        policy=policy,
+        task_start=message.task_start or None,
     )
 
 
-def replayed(message: pb.Open, output: Output) -> pb.Event:
+def replayed(message: pb.Open, output: Output, policy: ModelPolicy) -> pb.Event:
     """The end of a sequence all of whose tokens were delivered by an earlier worker."""
     assert output.finish is not None
     return pb.Event(
@@ -73,6 +77,7 @@ def replayed(message: pb.Open, output: Output) -> pb.Event:
             reason=REASONS[output.finish],
             prompt_tokens=len(message.prompt) // TOKEN_BYTES,
             output_tokens=output.index,
+            attention=policy.name,
         )
     )
 
@@ -119,19 +124,22 @@ def is_end(outcome: Outcome) -> bool:
     return not isinstance(outcome, SequencePrefilled)
 
 
-def event(outcome: Outcome) -> pb.Event:
-    """An outcome as the server hears of it."""
+def event(outcome: Outcome, *, page_bytes: int) -> pb.Event:
+    """An outcome as the server hears of it; ``page_bytes`` is a page of all layers."""
     match outcome:
         case SequencePrefilled(sequence_id, count, cached):
             return pb.Event(prefilled=pb.Prefilled(job_id=sequence_id, tokens=count, cached=cached))
-        case SequenceFinished(sequence_id, reason, prompt, cached, output):
+        case SequenceFinished():
             return pb.Event(
                 finished=pb.Finished(
-                    job_id=sequence_id,
-                    reason=REASONS[reason],
-                    prompt_tokens=prompt,
-                    cached_tokens=cached,
-                    output_tokens=output,
+                    job_id=outcome.sequence_id,
+                    reason=REASONS[outcome.reason],
+                    prompt_tokens=outcome.prompt_tokens,
+                    cached_tokens=outcome.cached_tokens,
+                    output_tokens=outcome.output_tokens,
+                    attention=outcome.policy,
+                    kv_bytes=outcome.pages * page_bytes,
+                    seen_share=outcome.seen_share,
                 )
             )
         case SequenceFailed(sequence_id, reason, message):

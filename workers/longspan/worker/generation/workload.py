@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.worker import events
+from longspan.worker.attention.policy import ModelPolicy
 from longspan.worker.generation import wire
 from longspan.worker.generation.outcomes import (
     FinishReason,
@@ -21,6 +22,7 @@ from longspan.worker.generation.outcomes import (
 )
 from longspan.worker.generation.outputs import Outputs
 from longspan.worker.generation.plan import SequenceId, StepPlan
+from longspan.worker.generation.policies import Policies
 from longspan.worker.generation.runner import Runner
 from longspan.worker.generation.scheduler import Scheduler
 from longspan.worker.kv.chain import KeySpace
@@ -42,16 +44,15 @@ class PageSpace:
 
     fingerprint: str
     dtype: str
-    policy: str
     layout: int
 
-    def of(self, tenant: str) -> KeySpace:
-        """The keys of a tenant's pages."""
+    def of(self, tenant: str, policy: ModelPolicy) -> KeySpace:
+        """The keys of a tenant's pages under one policy."""
         return KeySpace(
             tenant=tenant,
             fingerprint=self.fingerprint,
             dtype=self.dtype,
-            policy=self.policy,
+            policy=policy.identity(),
             layout=self.layout,
         )
 
@@ -70,12 +71,17 @@ class Generation:
         table: PageTable,
         outputs: Outputs,
         space: PageSpace,
+        policies: Policies,
+        *,
+        page_bytes: int,
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler
         self._table = table
         self._outputs = outputs
         self._space = space
+        self._policies = policies
+        self._page_bytes = page_bytes
         self._open: dict[SequenceId, Output] = {}
         self._faults: dict[SequenceId, tuple[str, str]] = {}
 
@@ -165,11 +171,13 @@ class Generation:
             params = wire.sampling(message.sampling)
             output = self._outputs.open(params)
             delivered = self._tokens(message.delivered)
+            policy = self._policies.get(message.attention)
             if output.replay(delivered.tolist()) is not None:
-                return [wire.replayed(message, output)]
+                return [wire.replayed(message, output, policy)]
             prompt = self._tokens(message.prompt)
-            keys = self._space.of(message.tenant)
-            self._scheduler.open(wire.spec(message, keys, prompt, delivered, params, now), now)
+            keys = self._space.of(message.tenant, policy)
+            spec = wire.spec(message, keys, prompt, delivered, params, policy, now)
+            self._scheduler.open(spec, now)
         except BadGrammar as error:
             return [events.failed(sequence_id, BAD_GRAMMAR, str(error))]
         except ValueError as error:
@@ -185,7 +193,8 @@ class Generation:
             tokens = self._tokens(message.tokens)
         except ValueError as error:
             return self._fail(sequence_id, BAD_REQUEST, str(error))
-        self._scheduler.append(sequence_id, tokens, seal=message.seal)
+        task_start = message.task_start or None
+        self._scheduler.append(sequence_id, tokens, seal=message.seal, task_start=task_start)
         return self._told(self._scheduler.outcomes())
 
     def _tokens(self, data: bytes) -> npt.NDArray[np.uint32]:
@@ -226,8 +235,10 @@ class Generation:
 
     def _event(self, outcome: Outcome) -> pb.Event:
         if not wire.is_end(outcome):
-            return wire.event(outcome)
+            return wire.event(outcome, page_bytes=self._page_bytes)
         sequence_id = outcome.sequence_id
         self._open.pop(sequence_id, None)
         fault = self._faults.pop(sequence_id, None)
-        return events.failed(sequence_id, *fault) if fault else wire.event(outcome)
+        if fault:
+            return events.failed(sequence_id, *fault)
+        return wire.event(outcome, page_bytes=self._page_bytes)

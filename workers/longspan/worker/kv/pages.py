@@ -79,6 +79,10 @@ class PageTable:
             self._references[page] += 1
         return page
 
+    def knows(self, key: PageKey) -> bool:
+        """True where ``find`` would find a page; nothing is held."""
+        return key in self._page_of
+
     def register(self, page: PageId, key: PageKey) -> bool:
         """Say what a used page holds, now that it is full and computed.
 

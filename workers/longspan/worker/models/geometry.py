@@ -6,13 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from longspan.worker.attention.policy import PRESETS
+
 PAGE_TOKENS = 256
+RUNNING_PAGES = 2
+"""Pages of a running chunk, beside those that a window sees."""
 
 HOST_SHARE = 0.5
 """KV pages' part of the host memory that weights leave free: others live there too. Pages take
 memory when they are first used."""
-GPU_SHARE = 0.85
-"""The same of a GPU's memory; activations take their part of the rest."""
+GPU_SHARE = 0.8
+"""The same of a GPU's memory; of the rest activations take their part, and what pages are selected
+by: a sixteenth of the pages' own memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,19 @@ def full_context(model: Geometry, element_bytes: int, free_bytes: int) -> int:
     return free_bytes // (model.kv_bytes(element_bytes) * PAGE_TOKENS) * PAGE_TOKENS
 
 
-POLICIES: Mapping[str, Callable[[Geometry, int, int], int]] = {"full": full_context}
+def window_context(model: Geometry, element_bytes: int, free_bytes: int) -> int:
+    """As long as the model's positions go, where the pages that are ever held fit."""
+    layer = PRESETS["window"].layer
+    pages = layer.prefix_pages + layer.window_pages + RUNNING_PAGES
+    fits = free_bytes >= pages * PAGE_TOKENS * model.kv_bytes(element_bytes)
+    return model.context_tokens if fits else 0
+
+
+POLICIES: Mapping[str, Callable[[Geometry, int, int], int]] = {
+    "full": full_context,
+    "hybrid": full_context,
+    "window": window_context,
+}
 
 
 def _head_floats(config: Mapping[str, Any]) -> int:

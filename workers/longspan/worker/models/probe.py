@@ -8,6 +8,7 @@ import torch
 from transformers import Cache
 
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
+from longspan.worker.attention.selectors.quest import BLOCK_KEYS
 from longspan.worker.failures import StartFailure
 
 
@@ -17,6 +18,7 @@ class LayerShape(NamedTuple):
     Attributes:
         heads: query heads.
         latent: the keys hold everything (MLA); then ``dv`` counts their first numbers.
+        window: of the layer's own, that it was trained with.
     """
 
     heads: int
@@ -24,6 +26,7 @@ class LayerShape(NamedTuple):
     d: int
     dv: int
     latent: bool
+    window: int | None = None
 
     @property
     def numbers(self) -> int:
@@ -36,9 +39,12 @@ class LayerShape(NamedTuple):
         # Memory that was never touched costs a CPU nothing; its pages are zeroed before use.
         make = torch.empty if device.type == "cpu" else torch.zeros
         keys = make(*shape, self.d, dtype=dtype, device=device)
+        blocks = PAGE_TOKENS // BLOCK_KEYS
+        bounds = make(self.kv_heads, count, blocks, 2 * self.d, dtype=dtype, device=device)
         if self.latent:
-            return LayerPages(keys, keys[..., : self.dv])
-        return LayerPages(keys, make(*shape, self.dv, dtype=dtype, device=device))
+            return LayerPages(keys, keys[..., : self.dv], bounds)
+        values = make(*shape, self.dv, dtype=dtype, device=device)
+        return LayerPages(keys, values, bounds)
 
 
 class Probe(Cache):
@@ -51,6 +57,7 @@ class Probe(Cache):
         self._shapes: dict[int, tuple[int, int, int]] = {}
         self._latent: set[int] = set()
         self._heads: dict[int, int] = {}
+        self._windows: dict[int, int | None] = {}
 
     def update(
         self,
@@ -78,6 +85,7 @@ class Probe(Cache):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Zeros of the right shape: out [tokens, heads, dv] and lse [tokens, heads]."""
         self._heads[module.layer_idx] = query.shape[1]
+        self._windows[module.layer_idx] = window
         dv = self._shapes[module.layer_idx][-1]
         if hasattr(module, "kv_b_proj"):
             self._latent.add(module.layer_idx)
@@ -102,9 +110,10 @@ class Probe(Cache):
         heads = self._heads[layer]
         if layer in self._latent:
             return LayerShape(heads, kv_heads, d + dv, d, latent=True)
+        window = self._windows[layer]
         if d != dv:
             raise StartFailure(f"layer {layer} has keys of {d} and values of {dv}: not supported")
-        return LayerShape(heads, kv_heads, d, dv, latent=False)
+        return LayerShape(heads, kv_heads, d, dv, latent=False, window=window)
 
 
 @torch.inference_mode()

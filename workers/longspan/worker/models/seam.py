@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from transformers import AttentionInterface, Cache
 
-from longspan.worker.attention.base import Backend
 from longspan.worker.attention.merge import with_sinks
 from longspan.worker.attention.pool import LayerPages, Slots
+from longspan.worker.attention.step_attention import LayerAttention
 
 ATTENTION = "longspan"
 
@@ -25,14 +25,9 @@ LATENT_WEIGHT = "kv_b_proj"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """What the attention function needs to know about the running step.
+    """What the attention function needs to know about the running step."""
 
-    Attributes:
-        plan: the backend's own.
-    """
-
-    backend: Backend
-    plan: Any
+    attention: LayerAttention
     slots: Slots
     layers: list[LayerPages]
 
@@ -40,14 +35,15 @@ class Step:
         self, module: Any, query: torch.Tensor, *, scale: float, window: int | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Attend from ``query`` [tokens, heads, d]: out [tokens, heads, dv] and its lse."""
-        layer = self.layers[module.layer_idx]
+        index = module.layer_idx
+        layer = self.layers[index]
         if not layer.latent:
-            return self.backend.attend(query, layer, self.plan, scale=scale, window=window)
+            return self.attention.attend(index, query, layer, scale=scale, window=window)
         weight = _latent_weight(module)
         nope = module.qk_nope_head_dim
         absorbed = torch.einsum("qhn,hnr->qhr", query[..., :nope], weight[:, :nope])
         latent_query = torch.cat((absorbed, query[..., nope:]), -1)
-        out, lse = self.backend.attend(latent_query, layer, self.plan, scale=scale, window=window)
+        out, lse = self.attention.attend(index, latent_query, layer, scale=scale, window=window)
         return torch.einsum("qhr,hvr->qhv", out, weight[:, nope:]), lse
 
 

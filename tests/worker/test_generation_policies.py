@@ -1,0 +1,183 @@
+"""The scheduler under attention policies: what is dropped, where chunks end, what is shared."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from longspan.worker.attention.policy import FULL, FULL_MODEL, Kind, LayerPolicy, ModelPolicy
+from longspan.worker.generation.plan import SequenceId
+from longspan.worker.generation.scheduler import Scheduler
+from tests.worker.scheduling import (
+    PAGE_TOKENS,
+    ToyModel,
+    finish,
+    finished,
+    make_scheduler,
+    next_token,
+    spec,
+    step,
+    text,
+)
+
+WINDOW = LayerPolicy(kind=Kind.WINDOW, prefix_pages=1, window_pages=2)
+HYBRID = LayerPolicy(
+    kind=Kind.HYBRID, prefix_pages=1, window_pages=1, selected_pages=2, dense_pages=4
+)
+DROPPING = ModelPolicy("window", (WINDOW, WINDOW))
+SELECTING = ModelPolicy("hybrid", (FULL, HYBRID))
+HELD = WINDOW.prefix_pages + WINDOW.window_pages + 2
+ONE = SequenceId(1)
+
+
+def windowed_output(prompt: npt.NDArray[np.uint32], tokens: int) -> list[int]:
+    """What the toy model writes when it sees the first page and the last ones only."""
+    context = prompt
+    for _ in range(tokens):
+        pages = np.arange(len(context)) // PAGE_TOKENS
+        last = (len(context) - 1) // PAGE_TOKENS
+        seen = (pages < WINDOW.prefix_pages) | (pages >= last - WINDOW.window_pages)
+        context = np.append(context, np.uint32(next_token(context[seen])))
+    return [int(token) for token in context[len(prompt) :]]
+
+
+def test_a_window_holds_a_bounded_number_of_pages() -> None:
+    """A text of 250 pages goes through 20, and its answer is the windowed one."""
+    scheduler, model = make_scheduler(pages=20), ToyModel()
+    prompt = text(2000)
+    scheduler.open(spec(1, prompt, policy=DROPPING, max_tokens=30), 0.0)
+    held = []
+    while not scheduler.idle:
+        step(scheduler, model)
+        held.append(used(scheduler))
+    assert max(held) <= 20
+    assert held[-1] == 0
+    assert model.output[ONE] == windowed_output(prompt, 30)
+
+
+def used(scheduler: Scheduler) -> int:
+    """Pages that some sequence holds."""
+    return scheduler.memory.total - scheduler.memory.free
+
+
+def test_decoding_behind_a_window_holds_no_more_than_it_sees() -> None:
+    """Pages that leave the window are given up as the answer grows."""
+    scheduler, model = make_scheduler(pages=100), ToyModel()
+    scheduler.open(spec(1, 400, policy=DROPPING, max_tokens=100), 0.0)
+    while scheduler.waiting:
+        step(scheduler, model)
+    for _ in range(90):
+        step(scheduler, model)
+        assert used(scheduler) <= HELD
+
+
+def test_a_second_question_goes_on_where_the_window_still_is() -> None:
+    """The middle of the document was given to others; nothing of it is needed again."""
+    scheduler, model = make_scheduler(pages=12), ToyModel()
+    document = text(60 * PAGE_TOKENS)
+    answers = {}
+    for number in (1, 2):
+        prompt = np.concatenate((document, text(10, seed=number)))
+        scheduler.open(spec(number, prompt, policy=DROPPING), 0.0)
+        end = finished(finish(scheduler, model))[SequenceId(number)]
+        answers[number] = end.cached_tokens
+        assert model.output[SequenceId(number)] == windowed_output(prompt, 4)
+    assert answers == {1: 0, 2: 60 * PAGE_TOKENS}
+
+
+def test_policies_share_no_pages() -> None:
+    """The caller gives each policy a key space of its own; here both are the same by mistake."""
+    assert DROPPING.identity() != SELECTING.identity() != ModelPolicy().identity()
+    assert ModelPolicy("x", (FULL, FULL)).identity() == ModelPolicy().identity()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    pieces=st.lists(st.integers(1, 90), min_size=1, max_size=8),
+    task=st.integers(1, 40),
+    budget=st.sampled_from([3, 8, 20, 64, 300]),
+    beside=st.booleans(),
+)
+def test_chunks_of_a_selecting_sequence_end_at_pages(
+    pieces: list[int], task: int, budget: int, beside: bool
+) -> None:
+    """However it arrives: at pages once they select, at the task, and anywhere behind it."""
+    scheduler, model = make_scheduler(budget_tokens=budget), ToyModel()
+    ends: list[int] = []
+    document = sum(pieces)
+    if beside:
+        scheduler.open(spec(2, 50, max_tokens=60), 0.0)
+    scheduler.open(spec(1, text(0), sealed=False, policy=SELECTING), 0.0)
+    for number, piece in enumerate(pieces):
+        scheduler.append(ONE, text(piece, seed=number), seal=False)
+        watch(scheduler, model, ends)
+    scheduler.append(ONE, text(task, seed=99), seal=True, task_start=document)
+    for _ in range(1000):
+        if ONE not in scheduler:
+            break
+        watch(scheduler, model, ends)
+    assert ONE not in scheduler
+    dense = HYBRID.dense_pages * PAGE_TOKENS
+    assert all(end <= dense or end % PAGE_TOKENS == 0 or end >= document for end in ends)
+    prompt = [text(piece, seed=number) for number, piece in enumerate(pieces)]
+    whole = np.concatenate([*prompt, text(task, seed=99)])
+    assert model.output[ONE][0] == next_token(whole)
+
+
+def watch(scheduler: Scheduler, model: ToyModel, ends: list[int]) -> None:
+    """A step; where the first sequence's chunk ended."""
+    plan = scheduler.plan(0.0)
+    scheduler.outcomes()
+    if plan is None:
+        return
+    ends += [chunk.end for chunk in plan.chunks if chunk.sequence_id == ONE]
+    scheduler.commit(plan, model.run(plan))
+    scheduler.check()
+
+
+def test_a_page_with_a_task_in_it_is_another_page() -> None:
+    """The same tokens as a document and as a task: the task's queries saw everything."""
+    scheduler, model = make_scheduler(), ToyModel()
+    tokens = text(100)
+    cached = {}
+    for number, task_start in ((1, 40), (2, 100), (3, 40)):
+        scheduler.open(spec(number, tokens, policy=SELECTING, task_start=task_start), 0.0)
+        end = finished(finish(scheduler, model))[SequenceId(number)]
+        cached[number] = end.cached_tokens
+    assert cached == {1: 0, 2: 40, 3: 96}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 300), min_size=1, max_size=6),
+    pages=st.integers(8, 30),
+    budget=st.sampled_from([5, 16, 64]),
+)
+def test_windows_under_pressure_complete_undisturbed(
+    sizes: list[int], pages: int, budget: int
+) -> None:
+    """Few pages for many sequences: preempted or not, every answer is the windowed one."""
+    scheduler, model = make_scheduler(pages=pages, budget_tokens=budget), ToyModel()
+    for number, size in enumerate(sizes):
+        scheduler.open(spec(number, text(size, seed=number), policy=DROPPING), 0.0)
+    ends = finished(finish(scheduler, model))
+    assert len(ends) == len(sizes)
+    for number, size in enumerate(sizes):
+        expected = windowed_output(text(size, seed=number), 4)
+        assert model.output[SequenceId(number)] == expected
+
+
+def test_a_window_is_read_in_whole_steps_however_deep_it_is() -> None:
+    """Its attention costs the same everywhere; a full one's chunks get smaller."""
+    chunks: dict[str, int] = {}
+    for name, policy in (("full", FULL_MODEL), ("window", DROPPING)):
+        scheduler, model = make_scheduler(pages=2000, parity_tokens=64), ToyModel()
+        scheduler.open(spec(1, 8000, policy=policy), 0.0)
+        while plan := scheduler.plan(0.0):
+            chunks[name] = len(plan.chunks[0].tokens) if scheduler.waiting else chunks[name]
+            scheduler.outcomes()
+            scheduler.commit(plan, model.run(plan))
+    assert chunks["window"] == 64
+    assert chunks["full"] < 20
