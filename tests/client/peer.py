@@ -326,10 +326,12 @@ def prefilling(tokens: int, prefilled: int, *, cached: int = 0, ahead: int = 0) 
 
 
 def generated(
-    *, finish_reason: inference.FinishReason = inference.FINISH_REASON_STOP
+    *,
+    finish_reason: inference.FinishReason = inference.FINISH_REASON_STOP,
+    attention: inference.AttentionUsage | None = None,
 ) -> inference.Completed:
     """How a generated answer ends: 8000 of 8200 tokens cached, 60 written, 25 ms each."""
-    completed = inference.Completed(finish_reason=finish_reason, model="peer")
+    completed = inference.Completed(finish_reason=finish_reason, model="peer", attention=attention)
     completed.usage.document_tokens = 8_100
     completed.usage.task_tokens = 100
     completed.usage.cached_tokens = 8_000

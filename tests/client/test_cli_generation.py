@@ -55,6 +55,7 @@ async def test_every_option_reaches_the_server(tmp_path: Path) -> None:
     path.write_text(SCHEMA, "utf-8")
     options = ["--max-tokens", "64", "--temperature", "0.5", "--top-k", "40", "--top-p", "0.75"]
     options += ["--min-p", "0.25", "--seed", "7", "--stop", "END", "--stop", "\n\n", "--generative"]
+    options += ["--attention", "hybrid"]
     async with running_peer() as (peer, target):
         done = await longspan(
             "prompt", "-", "Do.", *options, "--json-schema", str(path), server=target, stdin=b"x"
@@ -66,6 +67,7 @@ async def test_every_option_reaches_the_server(tmp_path: Path) -> None:
         assert (sent.max_tokens, sent.temperature, sent.top_k, sent.seed) == (64, 0.5, 40, 7)
         assert (sent.top_p, sent.min_p, sent.json_schema) == (0.75, 0.25, SCHEMA)
         assert [one.text for one in sent.stop] == ["END", "\n\n"]
+        assert sent.attention == "hybrid"
 
 
 async def test_the_method_and_an_expression_are_asked_for_of_stored_documents() -> None:
@@ -121,6 +123,30 @@ async def test_json_has_a_line_for_every_event() -> None:
         assert done.events[-1]["usage"]["output_tokens"] == 60
         assert done.events[-1]["timings"]["per_token_s"] == pytest.approx(0.025)
         assert json.loads(done.out.splitlines()[2])["text"] == "Let me see.\x1b[31m"
+
+
+async def test_the_policy_and_what_it_did_are_shown() -> None:
+    """For people behind the figures, for programs by name; null where nothing was told."""
+    async with running_peer() as (peer, target):
+        peer.script.answers = deque([ANSWER] * 3)
+        peer.script.completed = generated(
+            attention=inference.AttentionUsage(
+                policy="hybrid\x1b", kv_bytes=3 << 29, seen_share=0.1234
+            )
+        )
+        people = await longspan("ask", "-", "Sure?", server=target, stdin=b"x")
+        assert people.err.endswith(
+            "25.0 ms a token; hybrid attention saw 12.3% of the keys and held 1,536.0 MiB\n"
+        )
+        programs = await longspan("ask", "-", "Sure?", "--json", server=target, stdin=b"x")
+        assert programs.events[-1]["attention"] == {
+            "policy": "hybrid\x1b",
+            "kv_bytes": 3 << 29,
+            "seen_share": pytest.approx(0.1234),
+        }
+        peer.script.completed = generated()
+        silent = await longspan("ask", "-", "Sure?", "--json", server=target, stdin=b"x")
+        assert silent.events[-1]["attention"] is None
 
 
 STYLES = re.compile(r"\x1b\[\d*m")

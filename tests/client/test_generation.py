@@ -13,6 +13,7 @@ from longspan.client import (
     AnswerChanged,
     Ask,
     AsyncClient,
+    AttentionUsage,
     Client,
     Event,
     FinishReason,
@@ -52,6 +53,7 @@ OPTIONS = Generation(
     seed=2**64 - 1,
     stop=("\n\n", 7),
     json_schema=SCHEMA,
+    attention="hybrid",
 )
 TASKS: list[Task] = [
     Ask("Why?", method="generative", generation=OPTIONS),
@@ -91,6 +93,7 @@ def test_every_option_stands_in_the_message_of_every_task(task: Task) -> None:
     assert (sent.top_p, sent.min_p, sent.seed) == (0.75, 0.25, 2**64 - 1)
     assert [(one.text, one.token) for one in sent.stop] == [("\n\n", 0), ("", 7)]
     assert json.loads(sent.json_schema) == SCHEMA
+    assert sent.attention == "hybrid"
     assert not sent.HasField("regex")
 
 
@@ -173,6 +176,22 @@ async def test_an_answer_has_its_reasoning_quotations_and_figures(caller: Caller
     progress = [event for event in events if isinstance(event, Progress)][1]
     assert progress.stage is Stage.PREFILLING
     assert (progress.tokens_prefilled, progress.tokens_cached) == (40, 32)
+
+
+@BOTH
+async def test_an_answer_says_how_it_was_read_where_the_server_does(caller: Caller) -> None:
+    """The policy's figures are values; an answer without them has None."""
+    async with running_peer() as (peer, target):
+        peer.script.completed = generated(
+            attention=inference.AttentionUsage(policy="hybrid", kv_bytes=1 << 40, seen_share=0.25)
+        )
+        _, answer = await caller.ask(target)
+        peer.script.completed = generated()
+        _, silent = await caller.ask(target)
+    assert answer.completed.attention == AttentionUsage(
+        policy="hybrid", kv_bytes=1 << 40, seen_share=0.25
+    )
+    assert silent.completed.attention is None
 
 
 async def test_both_clients_pass_method_and_options_on() -> None:

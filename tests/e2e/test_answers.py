@@ -257,6 +257,7 @@ async def test_the_terminal_event_tells_times_and_model(
     completed = (await generate(server, [library[AGREEMENT]], ask(QUESTION))).completed
     timings = completed.timings
     assert completed.model == "all-MiniLM-L6-v2"
+    assert not completed.HasField("attention")
     assert timings.upload.ToMicroseconds() == 0
     assert 0 < timings.first_delta.ToMicroseconds() <= timings.total.ToMicroseconds()
 

@@ -94,9 +94,10 @@ OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
     "empty stop": ({"stop": [pb.StopCondition(text="")]}, "stop[0].text", "not empty"),
     "long stop": ({"stop": [pb.StopCondition(text="x" * 257)]}, "stop[0].text", "not 257"),
     "no JSON": ({"json_schema": "{'a'"}, "json_schema", "is not JSON"),
-    "no object": ({"json_schema": "[1]"}, "json_schema", "an object or a boolean"),
+    "no object": ({"json_schema": "[1]"}, "json_schema", "an object or true"),
     "schema": ({"json_schema": NOT_COMPILING}, "json_schema", "nonsense"),
     "regex": ({"regex": "(unclosed"}, "regex", "("),
+    "attention": ({"attention": "blocks"}, "attention", "full, window, hybrid"),
 }
 
 
@@ -246,10 +247,15 @@ def _too_many_pages(folder: Path) -> dict[str, Any]:
     return {"kv_memory": 2 * psutil.virtual_memory().total}
 
 
+def _with_a_policy_of_no_model(folder: Path) -> dict[str, Any]:
+    return {"attention": "blocks"}
+
+
 STARTS = {
     "pickled": (_without_safetensors, ["pytorch_model.bin", "no model.safetensors"]),
     "code": (_with_code, ["'mine' needs code that must be trusted"]),
     "tokenizer": (_without_tokenizer, ["no tokenizer.json"]),
+    "attention": (_with_a_policy_of_no_model, ["blocks", "full, window, hybrid"]),
     "memory": (_too_many_pages, ["out of memory", "GiB for KV pages", "GiB free"]),
 }
 

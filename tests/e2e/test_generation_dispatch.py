@@ -30,6 +30,7 @@ from tests.e2e.raw_calls import Refusal, collect
 from tests.e2e.workers import quiet_log
 from tests.pool.harness import until
 from tests.pool.stories import stories
+from tests.pool.story_worker import kv_bytes
 from tests.support.data import EXAMPLES
 from tests.support.serving import Serving
 
@@ -198,6 +199,46 @@ async def test_bad_options_are_refused_by_name(tmp_path: Path, task: pb.Task, fi
         refusal = await _refusal(serving, task)
         assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
         assert refusal.metadata["field"] == field
+
+
+@pytest.mark.parametrize("policy", ["full", "window", "hybrid"])
+async def test_an_answer_says_which_policy_it_was_read_under(tmp_path: Path, policy: str) -> None:
+    """Each request has its own; the worker's figures end in Completed."""
+    async with generating(tmp_path, stories()) as serving:
+        answer = await _told(serving, AGREEMENT, prompt(max_tokens=5, attention=policy))
+        document = answer.end.documents[0]
+        answers = [answer, await _stored(serving, [document.document_id], prompt(max_tokens=5))]
+        assert [one.end.attention.policy for one in answers] == [policy, "full"]
+        for one in answers:
+            usage, attention = one.end.usage, one.end.attention
+            prompt_tokens = usage.document_tokens + usage.task_tokens
+            task_start, seen = attention.kv_bytes - kv_bytes(prompt_tokens, 0), attention.seen_share
+            assert usage.document_tokens < task_start < prompt_tokens
+            assert seen == 0.5
+
+
+async def test_a_policy_that_drops_pages_reads_what_others_refuse(tmp_path: Path) -> None:
+    """Positions bound it, not the pages that it does not keep."""
+    pool = stories("--context", "500", "--positions", "100000")
+    async with generating(tmp_path, pool) as serving:
+        assert (await _told(serving, AGREEMENT, prompt(max_tokens=5, attention="window"))).text
+        document = await store(serving.documents, AGREEMENT)
+        task = prompt(attention="hybrid")
+        request = pb.GenerateRequest(document_ids=[document.document_id], task=task)
+        _, refusal = await collect(serving.inference.Generate(request))
+        assert refusal is not None
+        assert (refusal.reason, refusal.metadata["limit_tokens"]) == ("PROMPT_TOO_LONG", "500")
+
+
+async def test_an_unknown_policy_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    """At the header, before the document is sent."""
+    async with generating(tmp_path, stories()) as serving:
+        refusal = await _refusal(serving, prompt(attention="blocks"))
+        assert (refusal.code, refusal.metadata["field"]) == (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "task.generation.attention",
+        )
+        assert "full, window, hybrid" in refusal.message
 
 
 async def test_a_schema_that_the_worker_refuses_names_its_field(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 The next token is a hash of the prompt and of all tokens before it, so that what a replay
 says can be compared byte for byte with what an undisturbed worker would have said. Some
 tokens have no text of their own: it comes with the next token's, as half of a character does.
+Of attention policies it knows the names; its figures say what it was told (``kv_bytes``).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from longspan.internal.v1 import worker_service_pb2_grpc as pb_grpc
 
 VOCABULARY = 1000
 TOKEN_BYTES = 4
+POLICIES = ("full", "window", "hybrid")
 
 
 def wire(*ids: int) -> bytes:
@@ -91,6 +93,7 @@ class Telling:
     open: pb.Open
     prompt: bytearray
     sealed: bool
+    task_start: int
     read: int = 0
     cached: int = 0
     story: Story | None = None
@@ -147,7 +150,14 @@ class Engine(pb_grpc.WorkerServiceServicer):
             max_tokens=self._options.context,
             kv_tokens=self._options.context,
             device=self._options.device,
+            attention=[
+                pb.AttentionPolicy(name=name, max_tokens=self._context(name)) for name in POLICIES
+            ],
         )
+
+    def _context(self, policy: str) -> int:
+        positions = self._options.positions or self._options.context
+        return int(positions if policy == "window" else self._options.context)
 
     async def _read(self, requests: AsyncIterator[pb.ExecuteRequest]) -> None:
         async for request in requests:
@@ -168,7 +178,9 @@ class Engine(pb_grpc.WorkerServiceServicer):
             failed = pb.Failed(job_id=opened.job_id, reason=reason, message="as asked")
             await self._events.put([pb.Event(failed=failed)])
             return
-        self._open[opened.job_id] = Telling(opened, bytearray(opened.prompt), opened.sealed)
+        self._open[opened.job_id] = Telling(
+            opened, bytearray(opened.prompt), opened.sealed, opened.task_start
+        )
 
     async def _append(self, append: pb.Append) -> None:
         telling = self._open.get(append.job_id)
@@ -176,6 +188,7 @@ class Engine(pb_grpc.WorkerServiceServicer):
             assert not telling.sealed, "appended to after the seal"
             telling.prompt += append.tokens
             telling.sealed = append.seal
+            telling.task_start = append.task_start
 
     async def _end(self, job_id: int, event: pb.Event) -> None:
         del self._open[job_id]
@@ -267,7 +280,15 @@ class Engine(pb_grpc.WorkerServiceServicer):
             prompt_tokens=telling.length,
             cached_tokens=telling.cached,
             output_tokens=telling.story.tokens,
+            attention=telling.open.attention,
+            kv_bytes=kv_bytes(telling.length, telling.task_start),
+            seen_share=0.5,
         )
+
+
+def kv_bytes(prompt_tokens: int, task_start: int) -> int:
+    """What a worker answers that was told these numbers."""
+    return 1_000_000 * prompt_tokens + task_start
 
 
 def _can_go_on(telling: Telling) -> bool:
@@ -283,6 +304,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--beat-s", type=float, default=0.1)
     parser.add_argument("--chunk", type=int, default=64)
     parser.add_argument("--context", type=int, default=100_000)
+    parser.add_argument("--positions", type=int, default=0)
     parser.add_argument("--say")
     parser.add_argument("--poison", type=int, default=-1)
     parser.add_argument("--poison-token", type=int, default=-1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import pytest
 
@@ -18,11 +18,12 @@ from longspan.server.errors import (
     QueueFull,
 )
 from longspan.server.queue.fair_queue import QueueLimits
-from longspan.server.queue.output import FinishReason
+from longspan.server.queue.output import AttentionUsage, FinishReason
+from longspan.server.queue.sequence import Sequence
 from longspan.server.queue.sequences import SequenceDispatcher
 from tests.pool.harness import check_childless, until
 from tests.pool.stories import heard, ids, request, stories, tell, telling
-from tests.pool.story_worker import story
+from tests.pool.story_worker import kv_bytes, story
 
 PROMPT = list(range(7, 300))
 FOREVER = pb.Sampling(max_tokens=100_000)
@@ -186,6 +187,48 @@ async def test_sequences_about_one_document_go_to_the_worker_that_has_read_it() 
                 async with dispatcher.open(request("two"), FOREVER, ids(1)):
                     loads = {entry.jobs for entry in dispatcher.stats().in_flight}
                     assert loads == {1, 3}
+
+
+async def test_a_document_goes_home_under_the_policy_that_it_was_read_under() -> None:
+    """Another policy has other pages, so that it goes where there is less to do."""
+    async with telling(stories(workers=2)) as dispatcher:
+        await until(lambda: len(dispatcher.stats().in_flight) == 2)
+
+        def asked(attention: str | None) -> AbstractAsyncContextManager[Sequence]:
+            return dispatcher.open(request("one"), FOREVER, ids(1), attention=attention)
+
+        async with asked(None), asked("full"):
+            assert sorted(entry.jobs for entry in dispatcher.stats().in_flight) == [0, 2]
+            async with asked("hybrid"):
+                assert sorted(entry.jobs for entry in dispatcher.stats().in_flight) == [1, 2]
+
+
+@pytest.mark.parametrize("policy", [None, "full", "hybrid"])
+async def test_a_worker_is_told_the_policy_and_where_the_task_begins(policy: str | None) -> None:
+    """Under the default it is told that; the figures come back with the end."""
+    async with telling(stories()) as dispatcher:
+        sampling = pb.Sampling(max_tokens=3)
+        async with dispatcher.open(request(), sampling, ids(1, 2), attention=policy) as sequence:
+            sequence.append(ids(3, 4, 5))
+            sequence.seal(ids(6, 7))
+            await heard(sequence)
+            assert sequence.output.finish.attention == AttentionUsage(
+                policy=policy or "full", kv_bytes=kv_bytes(7, 5), seen_share=0.5
+            )
+
+
+async def test_a_policy_that_drops_pages_is_bounded_by_positions_alone() -> None:
+    """What is too long for all other policies is read under it."""
+    async with telling(stories("--context", "100", "--positions", "300")) as dispatcher:
+        async with dispatcher.open(
+            request(), pb.Sampling(max_tokens=3), ids(*range(200)), attention="window"
+        ) as sequence:
+            sequence.append(ids(*range(99)))
+            with pytest.raises(PromptTooLong, match="300 tokens or more; this model takes 299"):
+                sequence.append(ids(1))
+        with pytest.raises(PromptTooLong, match="this model takes 99"):
+            async with dispatcher.open(request(), FOREVER, ids(*range(100)), attention="hybrid"):
+                pass
 
 
 async def test_each_worker_is_started_for_its_slot() -> None:

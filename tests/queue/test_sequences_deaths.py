@@ -12,11 +12,12 @@ import pytest
 
 from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.server.errors import DocumentQuarantined
+from longspan.server.queue.output import AttentionUsage
 from longspan.server.queue.request import RequestInfo
 from longspan.server.queue.sequences import SequenceDispatcher
 from tests.pool.harness import send_signal, until
 from tests.pool.stories import heard, ids, request, stories, tell, telling
-from tests.pool.story_worker import numbers, story
+from tests.pool.story_worker import kv_bytes, numbers, story
 
 POISON = 666_666
 SEQUENCES = 50
@@ -85,6 +86,22 @@ async def test_a_death_while_the_prompt_grows_replays_it_from_the_start() -> Non
             assert sequence.prefilled == 48, "what was told does not shrink"
             sequence.seal(ids(52))
             assert await heard(sequence) == story(range(1, 53), max_tokens=30)
+
+
+async def test_a_replay_is_told_the_same_policy_and_the_same_place_of_the_task() -> None:
+    """The next worker gets the sealed prompt at once, and computes it alike."""
+    async with telling(stories("--step-s", "0.01")) as dispatcher:
+        info, sampling = request(), pb.Sampling(max_tokens=40)
+        async with dispatcher.open(info, sampling, ids(1, 2), attention="hybrid") as sequence:
+            sequence.append(ids(*range(3, 50)))
+            sequence.seal(ids(50, 51, 52))
+            await until(lambda: sequence.output.tokens > 2)
+            send_signal(dispatcher, signal.SIGKILL)
+            assert await heard(sequence) == story(range(1, 53), max_tokens=40)
+            assert info.stats.retries == 1
+            assert sequence.output.finish.attention == AttentionUsage(
+                policy="hybrid", kv_bytes=kv_bytes(52, 49), seen_share=0.5
+            )
 
 
 async def test_an_idle_suspect_does_not_hold_up_others() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ from hypothesis import strategies as st
 
 from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.server.errors import GenerationFailed, PromptTooLong
+from longspan.server.pool.model_info import ModelInfo
 from longspan.server.queue.fair_queue import FairQueue, QueueLimits
-from longspan.server.queue.homes import Homes
+from longspan.server.queue.homes import Homes, Pages
 from longspan.server.queue.job import Job, JobId, Subject
-from longspan.server.queue.output import Finish, FinishReason, Output
+from longspan.server.queue.output import AttentionUsage, Finish, FinishReason, Output
 from longspan.server.queue.placement import next_placement
 from longspan.server.queue.prompt import Prompt
+from longspan.server.queue.sequence_wire import append_command, end_of, open_command
 from longspan.server.queue.window import Window
 from longspan.server.tasks.paragraphs import paragraph
 from longspan.server.text.spans import Span
@@ -81,15 +84,107 @@ async def test_text_before_a_bad_end_is_read_first_and_the_first_end_counts() ->
 
 
 def test_homes_are_bounded_and_lost_with_their_worker() -> None:
-    """The subject used longest ago is forgotten; a dead worker is nobody's home."""
+    """What was used longest ago is forgotten; a dead worker is nobody's home."""
     homes: Homes[str] = Homes(capacity=2)
-    homes.settle(Subject("a"), "x")
-    homes.settle(Subject("b"), "y")
-    assert homes.of(Subject("a")) == "x"
-    homes.settle(Subject("c"), "y")
-    assert (homes.of(Subject("b")), homes.of(Subject("a"))) == (None, "x")
+    a, b, c = (Pages(Subject(name), "full") for name in "abc")
+    homes.settle(a, "x")
+    homes.settle(b, "y")
+    assert homes.of(a) == "x"
+    homes.settle(c, "y")
+    assert (homes.of(b), homes.of(a)) == (None, "x")
     homes.lose("y")
-    assert (homes.of(Subject("c")), len(homes)) == (None, 1)
+    assert (homes.of(c), len(homes)) == (None, 1)
+
+
+def test_a_document_has_a_home_under_each_policy() -> None:
+    """Policies share no pages: what one has read helps the other nothing."""
+    homes: Homes[str] = Homes()
+    homes.settle(Pages(Subject("a"), "full"), "x")
+    assert homes.of(Pages(Subject("a"), "hybrid")) is None
+    homes.settle(Pages(Subject("a"), "hybrid"), "y")
+    assert homes.of(Pages(Subject("a"), "full")) == "x"
+
+
+def ready_with(**contexts: int) -> pb.Ready:
+    """What a decoder with these policies says."""
+    policies = [
+        pb.AttentionPolicy(name=name, max_tokens=tokens) for name, tokens in contexts.items()
+    ]
+    return pb.Ready(max_tokens=100, kv_tokens=100, attention=policies)
+
+
+@pytest.mark.parametrize(
+    ("policy", "chosen", "context"),
+    [
+        (None, "full", 100),
+        ("full", "full", 100),
+        ("hybrid", "hybrid", 100),
+        ("window", "window", 900),
+    ],
+)
+def test_a_policy_that_drops_pages_reads_as_far_as_positions_go(
+    policy: str | None, chosen: str, context: int
+) -> None:
+    """The default is the worker's first; what keeps its pages is bounded by them."""
+    model = ModelInfo.of(ready_with(full=100, window=900, hybrid=100))
+    assert model.policy(policy) == chosen
+    assert model.context(chosen) == context
+
+
+def test_a_worker_that_names_no_policies_and_no_positions_has_its_context() -> None:
+    """An encoder, or a decoder that says nothing of them."""
+    model = ModelInfo.of(pb.Ready(max_tokens=100))
+    assert (model.policy(None), model.context("window")) == ("", 100)
+
+
+def test_no_worker_goes_on_for_another_that_knows_other_policies() -> None:
+    """Their names and their default are the same in all workers of a model, not their memory."""
+    model = ModelInfo.of(ready_with(full=100, window=900))
+    assert model.answers_like(replace(model, device="cuda:1"))
+    assert not model.answers_like(replace(model, attention=("window", "full")))
+    assert model.answers_like(replace(model, contexts=(90, 900)))
+    assert model.least(replace(model, contexts=(90, 900))).contexts == (90, 900)
+
+
+def test_only_what_seals_tells_where_the_task_begins() -> None:
+    """Open or Append, whichever is the last; 0 before, and where there is no task."""
+    prompt = Prompt(100)
+    prompt.append(np.arange(10, dtype=np.uint32))
+    one, sampling = job(1), pb.Sampling()
+
+    def opened(given: int) -> pb.Open:
+        command = open_command(
+            one, sampling, prompt, given=given, attention="hybrid", delivered=b"", now=0.0
+        )
+        return command.open
+
+    assert (opened(10).sealed, opened(10).task_start) == (False, 0)
+    prompt.seal(np.arange(5, dtype=np.uint32))
+    assert (opened(10).sealed, opened(10).task_start) == (False, 0)
+    assert (opened(15).sealed, opened(15).task_start) == (True, 10)
+    assert opened(15).attention == "hybrid"
+    middle = append_command(one, prompt, start=10, end=12).append
+    assert (middle.seal, middle.task_start) == (False, 0)
+    last = append_command(one, prompt, start=12, end=15).append
+    assert (last.seal, last.task_start, numbers(last.tokens)) == (True, 10, [2, 3, 4])
+
+
+def test_a_seal_without_tokens_is_no_task() -> None:
+    """All of the prompt are documents: the wire says that with 0."""
+    prompt = Prompt(100)
+    prompt.append(np.arange(10, dtype=np.uint32))
+    prompt.seal(np.array([], np.uint32))
+    last = append_command(job(1), prompt, start=10, end=10).append
+    assert (last.seal, last.task_start) == (True, 0)
+
+
+def test_a_finish_has_figures_of_its_policy_where_the_worker_tells_them() -> None:
+    """A worker that names no policy has none."""
+    told = pb.Finished(attention="hybrid", kv_bytes=1 << 40, seen_share=0.25)
+    end = end_of(pb.Event(finished=told), pb.Sampling())
+    assert isinstance(end, Finish)
+    assert end.attention == AttentionUsage(policy="hybrid", kv_bytes=1 << 40, seen_share=0.25)
+    assert end_of(pb.Event(finished=pb.Finished()), pb.Sampling()) == Finish(FinishReason.STOP, 0)
 
 
 def _home(one: Job) -> str | None:

@@ -28,6 +28,17 @@ def test_flags_win_over_environment_and_environment_over_file(
     assert load_config(["--config", file, "--listen", "flag:1"]).listen == "flag:1"
 
 
+def test_the_default_policy_is_set_like_everything_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load_config([]).attention == "full"
+    file = write(tmp_path, 'attention = "window"\n')
+    assert load_config(["--config", file]).attention == "window"
+    monkeypatch.setenv("LONGSPAN_ATTENTION", "hybrid")
+    assert load_config(["--config", file]).attention == "hybrid"
+    assert load_config(["--config", file, "--attention", "full"]).attention == "full"
+
+
 def test_the_file_may_be_named_in_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

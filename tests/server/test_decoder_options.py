@@ -53,6 +53,34 @@ def test_what_is_said_is_taken() -> None:
     assert not options.is_free_text
 
 
+def test_a_policy_is_one_that_the_model_knows() -> None:
+    """By its name; nothing said leaves the choice to the worker."""
+    known = ("full", "hybrid")
+    assert generation_options(Message(), LIMITS, policies=known).attention is None
+    options = generation_options(Message(attention="hybrid"), LIMITS, policies=known)
+    assert options.attention == "hybrid"
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "words"),
+    [
+        ("window", ("full", "hybrid"), "full, hybrid"),
+        ("", ("full", "hybrid"), "full, hybrid"),
+        ("Full", ("full",), "full"),
+        ("x" * 10_000, ("full",), "full"),
+        ("full", (), "none"),
+    ],
+)
+def test_an_unknown_policy_is_refused_with_the_known_ones(
+    name: str, known: tuple[str, ...], words: str
+) -> None:
+    """The message has what may be said, never what was said."""
+    with pytest.raises(InvalidRequest) as raised:
+        generation_options(Message(attention=name), LIMITS, policies=known)
+    assert raised.value.field == "task.generation.attention"
+    assert str(raised.value) == f"no such attention policy; this model knows {words}"
+
+
 @pytest.mark.parametrize("schema", ['{"type": "object"}', "true", " true\n"])
 def test_a_schema_is_passed_on_as_written(schema: str) -> None:
     """Whether it compiles is for the worker to say."""

@@ -67,6 +67,14 @@ def test_sizes_are_handed_on_in_bytes_and_tokens() -> None:
     assert not {"--kv-bytes", "--step-tokens", "--compile"} & _decoder(0).keys()
 
 
+def test_the_default_policy_is_handed_on_as_it_is_named() -> None:
+    """Whether there is such a policy is for the worker to say; encoders have none."""
+    assert _decoder(0)["--attention"] == "full"
+    assert _decoder(0, "--attention", "hybrid")["--attention"] == "hybrid"
+    assert _decoder(0, "--attention", "nonsense")["--attention"] == "nonsense"
+    assert "--attention" not in _encoder("--model", "owner/name", "--attention", "hybrid")
+
+
 @pytest.mark.parametrize(
     ("visible", "count"), [("0,1,2", 3), ("1", 1), ("", 1), ("GPU-a,GPU-b", 2)]
 )

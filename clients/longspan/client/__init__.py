@@ -46,6 +46,7 @@ from longspan.client._sync_stream import AnswerStream
 from longspan.client._tasks import Ask, Method, Priority, Prompt, Summarize, Task
 from longspan.client._types import (
     Answer,
+    AttentionUsage,
     Citation,
     Completed,
     Document,
@@ -70,6 +71,7 @@ __all__ = [
     "AsyncAnswerStream",
     "AsyncClient",
     "AsyncSource",
+    "AttentionUsage",
     "ChunkConflict",
     "ChunkOutOfOrder",
     "ChunkTooLarge",

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from google.protobuf import duration_pb2
 
 from longspan.client._types import (
+    AttentionUsage,
     Citation,
     Completed,
     Document,
@@ -161,6 +162,13 @@ def _completed(message: inference_service_pb2.Completed) -> Completed:
         ),
         documents=tuple(document(one) for one in message.documents),
         model=message.model,
+        attention=_attention(message.attention) if message.HasField("attention") else None,
+    )
+
+
+def _attention(message: inference_service_pb2.AttentionUsage) -> AttentionUsage:
+    return AttentionUsage(
+        policy=message.policy, kv_bytes=message.kv_bytes, seen_share=message.seen_share
     )
 
 

@@ -27,6 +27,8 @@ class Generation:
             is taken as the only one.
         json_schema: the answer is JSON of this schema; a mapping is kept as its text.
         regex: the whole answer matches it.
+        attention: name of the policy that the documents are read under: "full", "window",
+            "hybrid", or another that the server's model knows.
 
     Raises:
         ValueError: both a schema and an expression, an empty stop text, a number that the wire
@@ -43,6 +45,7 @@ class Generation:
     stop: str | Sequence[str | int] = ()
     json_schema: str | Mapping[str, Any] | None = None
     regex: str | None = None
+    attention: str | None = None
 
     def __post_init__(self) -> None:
         if self.json_schema is not None and self.regex is not None:

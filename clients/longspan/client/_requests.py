@@ -173,6 +173,7 @@ def _generation(options: Generation, seed: int) -> inference_service_pb2.Generat
         stop=[_stop(one) for one in options.stop],
         json_schema=options.json_schema,  # type: ignore[arg-type]  # a text since it was made
         regex=options.regex,
+        attention=options.attention,
     )
 
 

@@ -169,14 +169,35 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionUsage:
+    """What an attention policy did with one request.
+
+    Attributes:
+        policy: its name.
+        kv_bytes: KV memory that the request held at its end, pages shared with others included.
+        seen_share: keys that its tokens saw, as a share of those that full attention sees, over
+            all layers.
+    """
+
+    policy: str
+    kv_bytes: int
+    seen_share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Completed:
-    """The last event of a successful request."""
+    """The last event of a successful request.
+
+    Attributes:
+        attention: how a decoder read the documents; None in an extractive answer.
+    """
 
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
     documents: tuple[Document, ...]
     model: str
+    attention: AttentionUsage | None = None
 
 
 Event: TypeAlias = Progress | Reasoning | TextDelta | Citation | UnverifiedQuote | Completed

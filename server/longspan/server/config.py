@@ -99,6 +99,11 @@ class Config(BaseSettings):
     compile_model: bool = Field(
         False, description="compile the model at start: minutes once, then quicker steps"
     )
+    attention: str = Field(
+        "full",
+        description="how the model reads documents where a request does not say: full, window, "
+        "hybrid",
+    )
     drain_s: PositiveFloat = Field(25.0, description="how long running calls may finish on SIGTERM")
     heartbeat_timeout_s: PositiveFloat = Field(
         3.0, description="a worker that is silent for so long is killed and replaced"

@@ -51,6 +51,7 @@ def decoder_pool(config: Config, folder: Path, runtime_dir: Path | None) -> Pool
     def command(socket: Path, slot: int) -> list[str]:
         named = ["--role", "decoder", "--model", str(folder), "--dtype", config.dtype]
         named += ["--device", bound(config.device, slot), "--replicas", str(replicas)]
+        named += ["--attention", config.attention]
         return [*_worker(config, socket), *named, *_sizes(config)]
 
     return PoolConfig(

@@ -45,6 +45,13 @@ class GenerationOptions:
     regex: Annotated[str | None, typer.Option(help="The whole answer matches this expression.")] = (
         None
     )
+    attention: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="How documents are read: full, window, hybrid; default what the server says.",
+        ),
+    ] = None
 
     @property
     def method(self) -> Method | None:
@@ -71,6 +78,7 @@ class GenerationOptions:
                 stop=self.stop or (),
                 json_schema=_schema(self.json_schema),
                 regex=self.regex,
+                attention=self.attention,
             )
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None

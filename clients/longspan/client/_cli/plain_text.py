@@ -10,6 +10,7 @@ from rich.text import Text
 
 from longspan.client._cli.bars import Bars
 from longspan.client._types import (
+    AttentionUsage,
     Citation,
     Completed,
     Document,
@@ -20,6 +21,8 @@ from longspan.client._types import (
     TextDelta,
     UnverifiedQuote,
 )
+
+MIB = 1 << 20
 
 _REMARKS = {
     FinishReason.NO_ANSWER: "the documents hold nothing to answer with",
@@ -160,6 +163,16 @@ def _figures(completed: Completed) -> str:
         f"{usage.cached_tokens:,} of them cached; {usage.output_tokens:,} written; "
         f"first text {timings.first_delta_s:.2f} s after the last byte, "
         f"then {timings.per_token_s * 1000:.1f} ms a token"
+        f"{_read(completed.attention)}"
+    )
+
+
+def _read(attention: AttentionUsage | None) -> str:
+    if attention is None:
+        return ""
+    return (
+        f"; {_printable(attention.policy)} attention saw {attention.seen_share:.1%} of the keys "
+        f"and held {attention.kv_bytes / MIB:,.1f} MiB"
     )
 
 

@@ -70,9 +70,12 @@ class Decoder:
         tokens: PromptTokens,
     ) -> AbstractAsyncContextManager[Sequence]:
         """A sequence that begins with what stands before the documents."""
-        task_tokens = len(tokens.suffix)
         return self.dispatcher.open(
-            request, sampling(options, parts), tokens.prefix, task_tokens=task_tokens
+            request,
+            sampling(options, parts),
+            tokens.prefix,
+            task_tokens=len(tokens.suffix),
+            attention=options.attention,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from longspan.server.errors import InvalidRequest
@@ -41,6 +41,7 @@ class GenerationOptions:
         seed: None where the caller leaves it to the server.
         json_schema: a JSON object, or ``true``; excludes ``regex``.
         regex: what the whole answer must match.
+        attention: the policy that the documents are read under; None leaves it to the worker.
     """
 
     max_tokens: int = DEFAULT_MAX_TOKENS
@@ -53,6 +54,7 @@ class GenerationOptions:
     stop_tokens: tuple[int, ...] = ()
     json_schema: str | None = field(default=None, repr=False)
     regex: str | None = field(default=None, repr=False)
+    attention: str | None = None
 
     @property
     def is_free_text(self) -> bool:
@@ -61,9 +63,15 @@ class GenerationOptions:
 
 
 def generation_options(
-    message: inference_service_pb2.GenerationOptions, limits: GenerationLimits
+    message: inference_service_pb2.GenerationOptions,
+    limits: GenerationLimits,
+    *,
+    policies: Collection[str] = (),
 ) -> GenerationOptions:
     """The options named by the client; what it leaves out takes the default.
+
+    Args:
+        policies: names of the attention policies that the model knows.
 
     Raises:
         InvalidRequest: a value out of its range, with the path of its field.
@@ -95,6 +103,7 @@ def generation_options(
         stop_tokens=tokens,
         json_schema=_schema(message, limits),
         regex=_regex(message, limits),
+        attention=_attention(message, policies),
     )
 
 
@@ -153,6 +162,19 @@ def _regex(
         return None
     _check_size(message.regex, limits.format_bytes, "regex")
     return message.regex
+
+
+def _attention(
+    message: inference_service_pb2.GenerationOptions, policies: Collection[str]
+) -> str | None:
+    if not message.HasField("attention"):
+        return None
+    if message.attention not in policies:
+        known = ", ".join(policies) or "none"
+        raise InvalidRequest(
+            f"no such attention policy; this model knows {known}", field=f"{PATH}.attention"
+        )
+    return message.attention
 
 
 def _check_size(text: str, most_bytes: int, name: str) -> None:

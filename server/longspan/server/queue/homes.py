@@ -3,39 +3,49 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from longspan.server.queue.job import Subject
 
 WorkerKey = TypeVar("WorkerKey")
 
 
+class Pages(NamedTuple):
+    """What KV pages are of: a document, as it is read under one attention policy.
+
+    Under another policy the same tokens have other pages.
+    """
+
+    document: Subject
+    attention: str
+
+
 class Homes(Generic[WorkerKey]):
-    """The worker that read a subject last; bounded, least recently used out first."""
+    """The worker that read a document last; bounded, least recently used out first."""
 
     def __init__(self, *, capacity: int = 4096) -> None:
         self._capacity = capacity
-        self._homes: OrderedDict[Subject, WorkerKey] = OrderedDict()
+        self._homes: OrderedDict[Pages, WorkerKey] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._homes)
 
-    def of(self, subject: Subject) -> WorkerKey | None:
-        """The home of a subject; None when it has none."""
-        home = self._homes.get(subject)
+    def of(self, pages: Pages) -> WorkerKey | None:
+        """The home of these pages; None when they have none."""
+        home = self._homes.get(pages)
         if home is not None:
-            self._homes.move_to_end(subject)
+            self._homes.move_to_end(pages)
         return home
 
-    def settle(self, subject: Subject, worker: WorkerKey) -> None:
-        """The worker reads the subject now."""
-        self._homes[subject] = worker
-        self._homes.move_to_end(subject)
+    def settle(self, pages: Pages, worker: WorkerKey) -> None:
+        """The worker has them now."""
+        self._homes[pages] = worker
+        self._homes.move_to_end(pages)
         if len(self._homes) > self._capacity:
             self._homes.popitem(last=False)
 
     def lose(self, worker: WorkerKey) -> None:
         """The worker is gone, and its pages with it."""
-        gone = [subject for subject, home in self._homes.items() if home == worker]
-        for subject in gone:
-            del self._homes[subject]
+        gone = [pages for pages, home in self._homes.items() if home == worker]
+        for pages in gone:
+            del self._homes[pages]

@@ -20,16 +20,32 @@ class FinishReason(Enum):
     LENGTH = "length"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionUsage:
+    """What an attention policy did with one sequence.
+
+    Attributes:
+        kv_bytes: KV memory that it held at its end, pages shared with others included.
+        seen_share: keys that its queries saw, as a share of those that full attention sees.
+    """
+
+    policy: str
+    kv_bytes: int
+    seen_share: float
+
+
 @dataclass(frozen=True, slots=True)
 class Finish:
     """The good end of a sequence.
 
     Attributes:
         cached_tokens: of the prompt, found in the worker's pages.
+        attention: None where the worker told nothing.
     """
 
     reason: FinishReason
     cached_tokens: int
+    attention: AttentionUsage | None = None
 
 
 class Output:

@@ -55,6 +55,10 @@ class Prompt:
         self.sealed = True
         self._ids = self._ids[: self._length].copy()
 
+    def ends_at(self, place: int) -> bool:
+        """True where nothing follows, now or later."""
+        return self.sealed and place == self._length
+
     def part(self, start: int, end: int) -> bytes:
         """Tokens as the wire has them, little-endian uint32."""
         return self._ids[start : min(end, self._length)].astype("<u4", copy=False).tobytes()

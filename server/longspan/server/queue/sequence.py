@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.server.errors import LongspanError, PromptTooLong
+from longspan.server.queue.homes import Pages
 from longspan.server.queue.job import Job, Subject, deadline_error
 from longspan.server.queue.output import Output
 from longspan.server.queue.prompt import Prompt
@@ -60,13 +61,14 @@ class Sequence:
     """A job with its payload and its caller; lives through the deaths of its workers.
 
     Attributes:
-        document: what is quarantined when reading it kills workers, and where its pages are.
+        document: what is quarantined when reading it kills workers.
         prefilled: tokens of the prompt that a decoder has read, and
         cached: those of them that it found in its pages; both only grow.
         furthest: tokens read and generated when a worker was furthest.
         feed: None while no worker has it.
 
     Args:
+        attention: name of the policy that it is read under, on whichever worker.
         grew: called when there is more of the prompt.
     """
 
@@ -76,12 +78,14 @@ class Sequence:
         request: RequestInfo,
         sampling: pb.Sampling,
         prompt: Prompt,
+        attention: str,
         grew: Callable[[Sequence], None],
     ) -> None:
         self.job = job
         self.request = request
         self.sampling = sampling
         self.prompt = prompt
+        self.attention = attention
         self.document = request.subject
         self.output = Output()
         self.feed: Feed | None = None
@@ -128,6 +132,11 @@ class Sequence:
         if self.prompt.sealed and self.furthest >= self.prompt.task_start:
             return Subject(self.request.request_id)
         return self.document
+
+    @property
+    def pages(self) -> Pages:
+        """Those by which it finds the worker that read the document before."""
+        return Pages(self.document, self.attention)
 
     @property
     def waits(self) -> bool:

@@ -14,7 +14,8 @@ from longspan.server.errors import (
     QueueFull,
 )
 from longspan.server.queue.job import Job
-from longspan.server.queue.output import Finish, FinishReason
+from longspan.server.queue.output import AttentionUsage, Finish, FinishReason
+from longspan.server.queue.prompt import Prompt
 
 # One message's share of a prompt: far below the message limit.
 MESSAGE_TOKENS = 256 * 1024
@@ -29,13 +30,20 @@ _REASONS = {
 def open_command(
     job: Job,
     sampling: pb.Sampling,
+    prompt: Prompt,
     *,
-    prompt: bytes,
-    sealed: bool,
+    given: int,
+    attention: str,
     delivered: bytes,
     now: float,
 ) -> pb.ExecuteRequest:
-    """The command that opens a sequence."""
+    """The command that opens a sequence.
+
+    Args:
+        given: how many tokens of the prompt go with it.
+        attention: name of its policy.
+        delivered: ids of the tokens that an earlier worker generated.
+    """
     deadline_ms = 0
     if job.deadline_s is not None:
         deadline_ms = max(1, int((job.deadline_s - now) * 1000))
@@ -43,19 +51,34 @@ def open_command(
         open=pb.Open(
             job_id=job.job_id,
             tenant=job.tenant,
-            prompt=prompt,
-            sealed=sealed,
+            prompt=prompt.part(0, given),
+            sealed=prompt.ends_at(given),
             sampling=sampling,
             delivered=delivered,
             priority=job.priority,
             deadline_ms=deadline_ms,
+            attention=attention,
+            task_start=_task_start(prompt, given),
         )
     )
 
 
-def append_command(job: Job, tokens: bytes, *, seal: bool) -> pb.ExecuteRequest:
-    """The command that gives a sequence more of its prompt."""
-    return pb.ExecuteRequest(append=pb.Append(job_id=job.job_id, tokens=tokens, seal=seal))
+def append_command(job: Job, prompt: Prompt, *, start: int, end: int) -> pb.ExecuteRequest:
+    """The command that gives a sequence these tokens of its prompt."""
+    return pb.ExecuteRequest(
+        append=pb.Append(
+            job_id=job.job_id,
+            tokens=prompt.part(start, end),
+            seal=prompt.ends_at(end),
+            task_start=_task_start(prompt, end),
+        )
+    )
+
+
+def _task_start(prompt: Prompt, end: int) -> int:
+    """For the message that seals, whichever it is; 0 in all others, and without a task."""
+    has_task = prompt.ends_at(end) and prompt.task_start < len(prompt)
+    return prompt.task_start if has_task else 0
 
 
 def end_of(event: pb.Event, sampling: pb.Sampling) -> Finish | LongspanError | None:
@@ -63,12 +86,20 @@ def end_of(event: pb.Event, sampling: pb.Sampling) -> Finish | LongspanError | N
     match event.WhichOneof("kind"):
         case "finished":
             reason = _REASONS.get(event.finished.reason, FinishReason.STOP)
-            return Finish(reason, event.finished.cached_tokens)
+            return Finish(reason, event.finished.cached_tokens, _attention(event.finished))
         case "failed":
             return failure(event.failed, sampling)
         case "cancelled":
             return GenerationFailed("the worker cancelled the sequence of its own accord")
     return None
+
+
+def _attention(finished: pb.Finished) -> AttentionUsage | None:
+    if not finished.attention:
+        return None
+    return AttentionUsage(
+        policy=finished.attention, kv_bytes=finished.kv_bytes, seen_share=finished.seen_share
+    )
 
 
 def failure(failed: pb.Failed, sampling: pb.Sampling) -> LongspanError:

@@ -67,10 +67,12 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
         prefix: NDArray[np.uint32],
         *,
         task_tokens: int = 0,
+        attention: str | None = None,
     ) -> AsyncIterator[Sequence]:
         """A sequence that begins with ``prefix``; cancelled when the block is left early.
 
-        ``task_tokens`` is how many tokens will seal it.
+        ``task_tokens`` is how many tokens will seal it; ``attention`` names one of the model's
+        policies, None the default.
 
         Raises:
             PromptTooLong: the model does not even read the prefix and the task.
@@ -81,10 +83,13 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
         """
         self.check(request.subject)
         assert self.model is not None, "wait_ready comes first"
-        prompt = Prompt(self.model.max_tokens, task_tokens=task_tokens)
+        # Named to the worker even where it is the default, as a replay must have the same.
+        policy = self.model.policy(attention)
+        context = self.model.context(policy)
+        prompt = Prompt(context, task_tokens=task_tokens)
         prompt.append(prefix)
-        job = self._job(request, max(1, min(request.tokens, self.model.max_tokens)))
-        sequence = Sequence(job, request, sampling, prompt, self._grew)
+        job = self._job(request, max(1, min(request.tokens, context)))
+        sequence = Sequence(job, request, sampling, prompt, policy, self._grew)
         self._admit(sequence)
         try:
             yield sequence
@@ -103,7 +108,7 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
         sequence.document = subject
         worker = self._holder(sequence.job.job_id)
         if worker is not None:
-            self._homes.settle(subject, worker)
+            self._homes.settle(sequence.pages, worker)
 
     def probation(self) -> list[JobId]:
         """Sequences on a worker that may not get another beside them yet."""
@@ -117,18 +122,19 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
         return next_placement(self._queue, windows, suspects, self._home, now)
 
     def _home(self, job: Job) -> Worker | None:
-        return self._homes.of(self._works[job.job_id].document)
+        return self._homes.of(self._works[job.job_id].pages)
 
     def _give(self, worker: Worker, work: Sequence, *, alone: bool) -> None:
         prompt = work.prompt
         given = min(len(prompt), MESSAGE_TOKENS)
-        work.feed = Feed(given, sealed=prompt.sealed and given == len(prompt))
-        self._homes.settle(work.document, worker)
+        work.feed = Feed(given, sealed=prompt.ends_at(given))
+        self._homes.settle(work.pages, worker)
         command = open_command(
             work.job,
             work.sampling,
-            prompt=prompt.part(0, given),
-            sealed=work.feed.sealed,
+            prompt,
+            given=given,
+            attention=work.attention,
             delivered=work.output.ids,
             now=self._loop.time(),
         )
@@ -157,12 +163,12 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
             return None
         prompt, start = sequence.prompt, feed.tokens
         feed.tokens = min(len(prompt), start + MESSAGE_TOKENS)
-        feed.sealed = prompt.sealed and feed.tokens == len(prompt)
-        tokens = prompt.part(start, feed.tokens)
+        feed.sealed = prompt.ends_at(feed.tokens)
+        command = append_command(sequence.job, prompt, start=start, end=feed.tokens)
         self._windows[worker].resume(sequence.job.job_id)
         self._rest(worker, sequence)
         self._grew(sequence)
-        return append_command(sequence.job, tokens, seal=feed.sealed)
+        return command
 
     def _answered(self, worker: Worker, work: Sequence, event: pb.Event) -> None:
         if event.HasField("prefilled"):

@@ -87,7 +87,7 @@ class Generative:
         self, talk: Conversation, inbox: Inbox[pb.AnalyzeRequest], upload: Header
     ) -> None:
         """Take one document in, let the decoder read it while it arrives, answer."""
-        options = _options(talk)
+        options = self._options(talk)
         intake, progress = self._app.intake, talk.progress
         async with AsyncExitStack() as stack:
             follow = self._read_behind(talk, options, stack)
@@ -103,7 +103,7 @@ class Generative:
 
     async def generate(self, talk: Conversation, request: pb.GenerateRequest) -> None:
         """Let the decoder read stored documents, answer."""
-        options = _options(talk)
+        options = self._options(talk)
         documents = await named_documents(self._app, talk, request)
         size_bytes = sum(document.size_bytes for document in documents)
         # Of several documents nobody knows which one kills.
@@ -116,6 +116,10 @@ class Generative:
             completed = await self._answer(talk, run, documents)
         # Nothing is awaited behind it, so that no report can follow it.
         await talk.outbox.send(completed=completed)
+
+    def _options(self, talk: Conversation) -> GenerationOptions:
+        policies = self._decoder.model.attention
+        return generation_options(talk.message.generation, GenerationLimits(), policies=policies)
 
     def _read_behind(
         self, talk: Conversation, options: GenerationOptions, stack: AsyncExitStack
@@ -200,11 +204,8 @@ class Generative:
             ),
             documents=[translate.document(document) for document in counted],
             model=self._decoder.model.model,
+            attention=translate.attention(run.finish.attention),
         )
-
-
-def _options(talk: Conversation) -> GenerationOptions:
-    return generation_options(talk.message.generation, GenerationLimits())
 
 
 def _message(event: GeneratedEvent) -> dict[str, Message]:

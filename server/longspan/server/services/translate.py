@@ -7,6 +7,7 @@ from google.protobuf import duration_pb2, timestamp_pb2
 from longspan.server.errors import InvalidRequest
 from longspan.server.identity import UploadId
 from longspan.server.queue.job import Priority
+from longspan.server.queue.output import AttentionUsage
 from longspan.server.store.records import StoredDocument
 from longspan.server.tasks.answer import Citation
 from longspan.server.tasks.method import Method
@@ -74,6 +75,15 @@ def citation(value: Citation) -> inference_service_pb2.Citation:
         quote=value.quote,
         passage=span(value.passage),
         score=value.score,
+    )
+
+
+def attention(value: AttentionUsage | None) -> inference_service_pb2.AttentionUsage | None:
+    """How a decoder read the documents, where it told."""
+    if value is None:
+        return None
+    return inference_service_pb2.AttentionUsage(
+        policy=value.policy, kv_bytes=value.kv_bytes, seen_share=value.seen_share
     )
 
 
