@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks import (
     answers,
+    attention,
     encoder,
     generation,
     generation_costs,
@@ -36,6 +37,7 @@ def measurements(peers: str | None) -> dict[str, Callable[[], Sequence[Any]]]:
         "tokenise": tokenise.main,
         "encoder": encoder.main,
         "answers": answers.main,
+        "attention": attention.main,
         "upload": upload.main,
         "health": health.main,
         "generation": partial(generation.main, peers),

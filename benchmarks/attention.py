@@ -1,0 +1,153 @@
+"""Attention policies against full attention: one layer of 8 heads of 64, float32, on the CPU.
+
+    python -m benchmarks attention
+
+Prefill goes chunk by chunk as in the engine, its keys being written and its pages selected;
+decode is one query over a stored sequence. All of a row are measured one after the other in one
+process. ``hybrid`` is the preset's layer from the first page on; the preset itself runs full
+attention up to 16k tokens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from longspan.worker.attention.cpu import CpuBackend
+from longspan.worker.attention.layer_plan import View
+from longspan.worker.attention.policy import FULL, PRESETS, LayerPolicy, ModelPolicy
+from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
+from longspan.worker.attention.rows import AttentionRows
+from longspan.worker.attention.seen import seen_share
+from longspan.worker.attention.selectors import quest
+from longspan.worker.attention.step_attention import StepAttention
+from longspan.worker.attention.zones import NO_ZONES, Zones
+
+HEADS, DIM = 8, 64
+SCALE = DIM**-0.5
+CHUNK = 1024
+PREFILLS = (8192, 32_768, 131_072)
+DECODES = (8192, 32_768, 131_072)
+DECODED = 32
+CPU = torch.device("cpu")
+THREADS = 2
+POLICIES: dict[str, LayerPolicy] = {
+    "full": FULL,
+    "window": PRESETS["window"].layer,
+    "hybrid": replace(PRESETS["hybrid"].layer, dense_pages=0),
+    "hybrid preset": PRESETS["hybrid"].layer,
+}
+Row = dict[str, object]
+
+
+class Sequence:
+    """A random sequence in a pool of its own."""
+
+    def __init__(self, tokens: int) -> None:
+        numbers = torch.Generator().manual_seed(tokens)
+        shape = (tokens, HEADS, DIM)
+        self.query, self.keys, self.values = (torch.randn(shape, generator=numbers) for _ in "qkv")
+        self.table = np.arange(tokens // PAGE_TOKENS, dtype=np.int32)
+        pool = (len(self.table), HEADS, PAGE_TOKENS, DIM)
+        bounds = quest.bounds(torch.zeros(pool))
+        self.layer = LayerPages(torch.zeros(pool), torch.zeros(pool), bounds)
+
+    def rows(self, start: int, end: int) -> AttentionRows:
+        """One chunk."""
+        table = self.table[: -(-end // PAGE_TOKENS)]
+        return AttentionRows(np.array([start]), np.array([end - start]), [table])
+
+    def step(self, policy: LayerPolicy, zones: Zones, start: int, end: int, *, write: bool) -> None:
+        """What a layer does in one step of the engine, but for its matrix products."""
+        rows = self.rows(start, end)
+        if write:
+            slots = rows.slots(CPU, bounds=policy.selects)
+            keys, values = (x[start:end].transpose(0, 1) for x in (self.keys, self.values))
+            self.layer.write(slots, keys, values)
+        view = View(ModelPolicy("measured", (policy,)), zones)
+        attention = StepAttention(CpuBackend(), rows, [view], CPU)
+        attention.attend(0, self.query[start:end], self.layer, scale=SCALE, window=None)
+
+    def prefill(self, policy: LayerPolicy) -> None:
+        """All of it."""
+        for start, end in pairwise(range(0, len(self.query) + 1, CHUNK)):
+            self.step(policy, NO_ZONES, start, end, write=True)
+
+    def decode(self, policy: LayerPolicy) -> None:
+        """Its last tokens, one by one; their keys are there."""
+        tokens = len(self.query)
+        zones = Zones(tokens - DECODED - 1, tokens - DECODED)
+        for position in range(tokens - DECODED, tokens):
+            self.step(policy, zones, position, position + 1, write=False)
+
+
+def prefills() -> Iterator[Row]:
+    """One row a length and policy."""
+    for tokens in PREFILLS:
+        sequence = Sequence(tokens)
+        rounds = 3 if tokens < 100_000 else 1
+        taken = {
+            name: quickest(partial(sequence.prefill, policy), rounds)
+            for name, policy in POLICIES.items()
+        }
+        yield from rows_of("prefill", tokens, taken, NO_ZONES)
+
+
+def decodes() -> Iterator[Row]:
+    """One row a length and policy, for one token."""
+    for tokens in DECODES:
+        sequence = Sequence(tokens)
+        sequence.prefill(POLICIES["hybrid"])
+        taken = {
+            name: quickest(partial(sequence.decode, policy), 5) / DECODED
+            for name, policy in POLICIES.items()
+            if name != "hybrid preset"
+        }
+        yield from rows_of("decode", tokens, taken, None)
+
+
+def rows_of(work: str, tokens: int, taken: dict[str, float], zones: Zones | None) -> Iterator[Row]:
+    """The times beside the full one's."""
+    for name, seconds in taken.items():
+        row: Row = {
+            "work": f"{work} at {tokens}",
+            "policy": name,
+            "ms": round(1000 * seconds, 2),
+            "full's time / its": round(taken["full"] / seconds, 2),
+        }
+        if zones is not None:
+            policy = ModelPolicy(name, (POLICIES[name],))
+            row["keys seen"] = f"{seen_share(policy, zones, tokens, PAGE_TOKENS):.0%}"
+        yield row
+
+
+def quickest(work: Callable[[], object], rounds: int) -> float:
+    """Seconds of the quickest of some rounds, after a first one where there are several."""
+    times = []
+    for _ in range(rounds + (rounds > 1)):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+@torch.inference_mode()
+def main() -> list[Row]:
+    """Run the measurements."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    try:
+        return [*prefills(), *decodes()]
+    finally:
+        torch.set_num_threads(threads)
+
+
+if __name__ == "__main__":
+    for row in main():
+        print(row)
