@@ -10,7 +10,7 @@ import torch
 
 from longspan.worker.attention.base import Attended
 from longspan.worker.attention.cpu_kernel import flash
-from longspan.worker.attention.merge import merge
+from longspan.worker.attention.merge import joined, merge
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
 
 KEY_TILE = 8192
@@ -44,7 +44,7 @@ def prefill(
         end = min(start + WINDOW_TILE, chunk.end)
         rows = query[start - chunk.start : end - chunk.start]
         tiles.append(_rows(merge(_windowed(rows, keys, start, end, window))))
-    return Attended(torch.cat([t.out for t in tiles]), torch.cat([t.lse for t in tiles]))
+    return joined(tiles)
 
 
 def _full(query: torch.Tensor, keys: _Keys, chunk: PrefillChunk) -> list[Attended]:

@@ -11,6 +11,7 @@ import torch
 
 from longspan.worker.attention.base import Attended
 from longspan.worker.attention.cpu_kernel import flash
+from longspan.worker.attention.merge import joined
 from longspan.worker.attention.pool import LayerPages
 from longspan.worker.attention.rows import AttentionRows
 
@@ -58,13 +59,12 @@ def attend_pages(
     page_tokens, dim = layer.keys.shape[2:]
     each = selected.shape[1] * selected.shape[2] * page_tokens * dim
     size = max(1, COPIED // each)
-    parts = [
+    return joined(
         _run(query, layer, Run(first, min(first + size, run.last), at, run.length), selected, scale)
         for run in runs
         for first in range(run.first, run.last, size)
         for at in [run.query + (first - run.first) * run.length]
-    ]
-    return Attended(torch.cat([p.out for p in parts]), torch.cat([p.lse for p in parts]))
+    )
 
 
 def _run(

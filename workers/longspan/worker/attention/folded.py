@@ -7,7 +7,7 @@ sequence and kv head is then a sequence of its own, which may read blocks of its
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from longspan.worker.attention.base import Attended
+from longspan.worker.attention.merge import joined
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
 from longspan.worker.attention.rows import AttentionRows
 
@@ -164,7 +165,7 @@ class FoldedBackend:
         window: int | None = None,
     ) -> Attended:
         """See ``Backend.attend``."""
-        return _joined(
+        return joined(
             self._attend(query[part.rows], layer, tables, scale, window)
             for part, tables in plan.fold(layer.keys.shape[1])
         )
@@ -183,7 +184,7 @@ class FoldedBackend:
         scale: float,
     ) -> Attended:
         """See ``Backend.attend_selected``: still one call, nothing leaves the device."""
-        return _joined(
+        return joined(
             self._attend(
                 query[part.rows], layer, tables.starting(selected[part.sequences]), scale, None
             )
@@ -209,14 +210,6 @@ class FoldedBackend:
         if tables.place is not None:
             out, lse = out.index_select(0, tables.place), lse.index_select(0, tables.place)
         return Attended(out.reshape(tokens, heads, -1), lse.reshape(tokens, heads))
-
-
-def _joined(parts: Iterable[Attended]) -> Attended:
-    """The parts one behind the other."""
-    done = list(parts)
-    if len(done) == 1:
-        return done[0]
-    return Attended(torch.cat([p.out for p in done]), torch.cat([p.lse for p in done]))
 
 
 def padded(tables: Sequence[npt.NDArray[np.int32]]) -> npt.NDArray[np.int32]:

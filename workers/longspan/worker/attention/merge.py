@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -25,6 +25,14 @@ def merge(parts: Sequence[Attended]) -> Attended:
     )
     assert isinstance(out, torch.Tensor)
     return Attended(out.to(parts[0].out.dtype), lse)
+
+
+def joined(parts: Iterable[Attended]) -> Attended:
+    """Attention of other queries in each part, one behind the other."""
+    done = list(parts)
+    if len(done) == 1:
+        return done[0]
+    return Attended(torch.cat([part.out for part in done]), torch.cat([part.lse for part in done]))
 
 
 def with_sinks(out: torch.Tensor, lse: torch.Tensor, sinks: torch.Tensor) -> torch.Tensor:

@@ -177,7 +177,12 @@ class Policy:
     full_layers: float = 0.0
 
     def of(self, layers: int) -> ModelPolicy:
-        """The policy of a model with so many layers."""
+        """The policy of a model with so many layers.
+
+        A full one names no layer: it is asked about in every step, and has nothing to look up.
+        """
+        if self.layer == FULL:
+            return ModelPolicy(self.name)
         full = ceil(self.full_layers * layers)
         return ModelPolicy(self.name, (FULL,) * full + (self.layer,) * (layers - full))
 

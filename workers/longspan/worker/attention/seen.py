@@ -12,17 +12,12 @@ def seen_share(policy: ModelPolicy, zones: Zones, tokens: int, page_tokens: int)
     """Keys that the queries of a sequence see in all layers, as a share of full attention's."""
     if policy.full or tokens == 0:
         return 1.0
-    visible = keys_before(0, tokens)
+    visible = tokens * (tokens + 1) // 2
     hidden = sum(
         hidden_keys(layer, zones, tokens, page_tokens) * count
         for layer, count in Counter(policy.layers).items()
     )
     return 1.0 - hidden / (visible * len(policy.layers))
-
-
-def keys_before(start: int, end: int) -> int:
-    """Keys that queries at [start, end) see under full attention, their own among them."""
-    return (end * (end + 1) - start * (start + 1)) // 2
 
 
 def hidden_keys(policy: LayerPolicy, zones: Zones, tokens: int, page_tokens: int) -> int:

@@ -28,7 +28,6 @@ class Selection:
     """
 
     def __init__(self, blocks: SelectingRows, device: torch.device) -> None:
-        self._device = device
         self._pages = blocks.pages
         self._groups = [_Group(blocks, group, device) for group in grouped(blocks)]
 
