@@ -71,7 +71,7 @@ class Sequence:
             keys, values = (x[start:end].transpose(0, 1) for x in (self.keys, self.values))
             self.layer.write(slots, keys, values)
         view = View(ModelPolicy("measured", (policy,)), zones)
-        attention = StepAttention(CpuBackend(), rows, [view], CPU)
+        attention = StepAttention([CpuBackend()], [rows], [view], CPU)
         attention.attend(0, self.query[start:end], self.layer, scale=SCALE, window=None)
 
     def prefill(self, policy: LayerPolicy) -> None:

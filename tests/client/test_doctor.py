@@ -145,7 +145,12 @@ def test_what_fits_is_what_the_weights_leave() -> None:
     kv_bytes = 64 * 2 * 8 * 128 * 2
     assert fitting.facts["kv_bytes_per_token"] == kv_bytes
     whole = min(131_072, left // (256 * kv_bytes) * 256)
-    assert fitting.facts["tokens"] == {"full": whole, "hybrid": whole, "window": 131_072}
+    assert fitting.facts["tokens"] == {
+        "full": whole,
+        "hybrid": whole,
+        "window": 131_072,
+        "lean": 131_072,
+    }
     assert found["Tesla T4", "DeepSeek-R1-Distill-Qwen-7B"].verdict is Verdict.ABSENT
     assert "weights do not fit" in found["Tesla T4", "DeepSeek-R1-Distill-Qwen-7B"].detail
 
@@ -157,7 +162,8 @@ def test_a_folder_is_measured_by_its_own_files(tmp_path: Path) -> None:
     memory = 4_000 + int(3 * 256 * kv_bytes / HOST_SHARE)
     _, found = capacity(tmp_path, [Device("cpu", memory, bfloat16=False)])
     assert found.facts["weight_bytes"] == 4_000
-    assert found.facts["tokens"] == {"full": 768, "hybrid": 768, "window": 0}
+    tokens = found.facts["tokens"]
+    assert tokens == {"full": 768, "hybrid": 768, "window": 768, "lean": 512}
     _, less = capacity(tmp_path, [Device("cpu", memory - 2, bfloat16=False)])
     assert less.facts["tokens"]["full"] == 512
 
@@ -177,7 +183,8 @@ def test_what_is_promised_is_what_a_worker_takes(
     _, found = capacity(tmp_path, [Device(name, memory, bfloat16=False)])
     monkeypatch.setattr(kv_memory, "free_bytes", lambda device: memory - 4_000)
     shapes = [LayerShape(4, 2, 16, 16, latent=False)] * 2
-    pages = kv_memory.page_count(shapes, torch.float32, torch.device(torch_name), None)
+    page_bytes = 256 * 4 * sum(shape.numbers for shape in shapes)
+    pages = kv_memory.frame_count(page_bytes, (1,), torch.device(torch_name), None)
     assert found.facts["tokens"]["full"] == pages * PAGE_TOKENS
     assert f"{found.facts['kv_share']:.0%} of the rest" in found.detail
 

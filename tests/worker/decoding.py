@@ -42,16 +42,16 @@ def story_tokens(text: str) -> list[int]:
     return tokens
 
 
-def starting(folder: Path, *, kv_bytes: int = KV_BYTES) -> AbstractContextManager[Worker]:
+def starting(folder: Path, *flags: str, kv_bytes: int = KV_BYTES) -> AbstractContextManager[Worker]:
     """A decoder process; starting it takes seconds, ``wait_ready`` waits for them."""
     options = ("--role", "decoder", "--dtype", "float32", "--kv-bytes", str(kv_bytes))
-    return started(str(folder), *options)
+    return started(str(folder), *options, *flags)
 
 
 @contextmanager
-def decoder(folder: Path, *, kv_bytes: int = KV_BYTES) -> Iterator[Worker]:
+def decoder(folder: Path, *flags: str, kv_bytes: int = KV_BYTES) -> Iterator[Worker]:
     """A decoder process that is ready."""
-    with starting(folder, kv_bytes=kv_bytes) as worker:
+    with starting(folder, *flags, kv_bytes=kv_bytes) as worker:
         worker.wait_ready()
         yield worker
 

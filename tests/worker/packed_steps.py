@@ -43,7 +43,7 @@ class Walk:
         start, end = self.position, min(self.position + length, len(self.tokens))
         self.position = end
         table = self.pages[: -(-end // PAGE_TOKENS)]
-        return Chunk(SequenceId(self.sequence_id), start, self.tokens[start:end], table, True)
+        return Chunk(SequenceId(self.sequence_id), start, self.tokens[start:end], (table,), True)
 
 
 class Forgetful(CpuBackend):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 import numpy as np
 import numpy.typing as npt
 
 from longspan.worker.attention.policy import FULL_MODEL, ModelPolicy
+from longspan.worker.attention.retention import retention
 from longspan.worker.generation.limits import StepLimits
 from longspan.worker.generation.outcomes import (
     Outcome,
@@ -53,9 +54,13 @@ def spec(
     delivered: Iterable[int] = (),
     deadline_s: float | None = None,
     policy: ModelPolicy = FULL_MODEL,
+    groups: Sequence[int] = (0,),
     task_start: int | None = None,
 ) -> SequenceSpec:
-    """A sequence; a number as its prompt is that many tokens that no other prompt begins with."""
+    """A sequence; a number as its prompt is that many tokens that no other prompt begins with.
+
+    ``groups`` has a layer of each group of layers.
+    """
     tokens = text(prompt, 1000 + number) if isinstance(prompt, int) else prompt
     return SequenceSpec(
         sequence_id=SequenceId(number),
@@ -67,6 +72,7 @@ def spec(
         priority=priority,
         deadline_s=deadline_s,
         policy=policy,
+        retentions=tuple(retention(policy.layer(layer), None, PAGE_TOKENS) for layer in groups),
         task_start=task_start,
     )
 
@@ -79,12 +85,13 @@ def make_scheduler(
     page_tokens: int = PAGE_TOKENS,
     context_tokens: int = 100_000,
     parity_tokens: int = 16_384,
+    sizes: Sequence[int] = (1,),
 ) -> Scheduler:
-    """A scheduler with its own pages."""
+    """A scheduler with its own pages; ``sizes`` are their frames in each group of layers."""
     limits = StepLimits(
         budget_tokens=budget_tokens, sequences=sequences, parity_tokens=parity_tokens
     )
-    table = PageTable(pages)
+    table = PageTable(pages * sum(sizes), sizes)
     return Scheduler(limits, table, page_tokens=page_tokens, context_tokens=context_tokens)
 
 
@@ -101,15 +108,21 @@ def is_terminal(outcome: Outcome) -> bool:
 class ToyModel:
     """Computes a plan on pages that hold token ids, as a model does on pages that hold KV.
 
+    Its layers are as many as there are groups; group g is layer g of a sequence's policy.
+
+    Args:
+        sizes: frames of a page in each group of layers.
+
     Attributes:
-        cells: what is stored, (page, offset) to token.
-        writers: the sequence that wrote to a page last.
+        cells: what is stored, (frame, offset) to token.
+        writers: the sequence that wrote to a frame last.
         computed: positions computed for each sequence, in the order of the steps.
         output: tokens sampled for each sequence.
     """
 
-    def __init__(self, page_tokens: int = PAGE_TOKENS) -> None:
+    def __init__(self, page_tokens: int = PAGE_TOKENS, sizes: Sequence[int] = (1,)) -> None:
         self.page_tokens = page_tokens
+        self.groups = [group for group, size in enumerate(sizes) for _ in range(size)]
         self.cells: dict[tuple[int, int], int] = {}
         self.writers: dict[int, SequenceId] = {}
         self.computed: dict[SequenceId, list[int]] = {}
@@ -127,12 +140,16 @@ class ToyModel:
         }
 
     def context(self, chunk: Chunk) -> npt.NDArray[np.uint32]:
-        """What the pages of a chunk hold, as attention would see it."""
-        return ids(self.cells[self._cell(chunk, position)] for position in self.seen(chunk))
+        """What the pages of a chunk hold, as attention would see it in each frame."""
+        return ids(
+            self.cells[self._cell(chunk, frame, position)]
+            for frame, group in enumerate(self.groups)
+            for position in self.seen(chunk, group)
+        )
 
-    def seen(self, chunk: Chunk) -> Iterable[int]:
-        """The positions that the last query of a chunk sees."""
-        policy = chunk.view.policy
+    def seen(self, chunk: Chunk, group: int = 0) -> Iterable[int]:
+        """The positions that the last query of a chunk sees in a group of layers."""
+        policy = chunk.view.policy.layer(group)
         last = (chunk.end - 1) // self.page_tokens
         hidden = range(0)
         if policy.drops:
@@ -141,26 +158,31 @@ class ToyModel:
 
     def _check_that_nobody_writes_what_others_read(self, plan: StepPlan) -> None:
         written = {
-            page: chunk.sequence_id
+            frame: chunk.sequence_id
             for chunk in plan.chunks
-            for page in chunk.block_table[chunk.start // self.page_tokens :].tolist()
+            for table in chunk.block_tables
+            for frame in table[chunk.start // self.page_tokens :].tolist()
         }
         for chunk in plan.chunks:
-            for page in chunk.block_table.tolist():
-                assert page != HOLE or chunk.view.policy.drops
-                assert written.get(page, chunk.sequence_id) == chunk.sequence_id
+            for group, table in zip(self.groups, chunk.block_tables, strict=True):
+                for frame in table.tolist():
+                    assert frame != HOLE or chunk.view.policy.layer(group).drops
+                    assert written.get(frame, chunk.sequence_id) == chunk.sequence_id
 
-    def _cell(self, chunk: Chunk, position: int) -> tuple[int, int]:
+    def _cell(self, chunk: Chunk, frame: int, position: int) -> tuple[int, int]:
         page, offset = divmod(position, self.page_tokens)
-        return int(chunk.block_table[page]), offset
+        return int(chunk.block_tables[frame][page]), offset
 
     def _store(self, chunk: Chunk) -> None:
-        assert len(chunk.block_table) == -(-chunk.end // self.page_tokens)
+        for table in chunk.block_tables:
+            assert len(table) == -(-chunk.end // self.page_tokens)
         computed = self.computed.setdefault(chunk.sequence_id, [])
         for position, token in enumerate(chunk.tokens.tolist(), chunk.start):
-            self.cells[self._cell(chunk, position)] = token
+            for frame in range(len(self.groups)):
+                cell = self._cell(chunk, frame, position)
+                self.cells[cell] = token
+                self.writers[cell[0]] = chunk.sequence_id
             computed.append(position)
-            self.writers[self._cell(chunk, position)[0]] = chunk.sequence_id
 
     def _sample(self, chunk: Chunk) -> int:
         token = next_token(self.context(chunk))

@@ -71,6 +71,7 @@ async def test_short_documents_are_seen_whole_under_every_policy(
 ) -> None:
     """Nothing lies between the first pages and the last ones yet."""
     async with decoding(worker) as sequences:
+        # ``lean`` decides how pages are stored: a worker serves it from its start or never.
         assert [one.name for one in sequences.ready.attention] == ["full", "window", "hybrid"]
         answers = [
             await ask(sequences, document[:1200], attention=name)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longspan.worker.attention.policy import FULL, FULL_MODEL, Kind, LayerPolicy, ModelPolicy
+from longspan.worker.generation.outcomes import Refused
 from longspan.worker.generation.plan import SequenceId
 from longspan.worker.generation.scheduler import Scheduler
 from tests.worker.scheduling import (
@@ -181,3 +183,77 @@ def test_a_window_is_read_in_whole_steps_however_deep_it_is() -> None:
             scheduler.commit(plan, model.run(plan))
     assert chunks["window"] == 64
     assert chunks["full"] < 20
+
+
+GROUPED = ModelPolicy("grouped", (FULL, WINDOW))
+SIZES = (1, 3)
+"""Frames of a page: one layer that sees everything beside three that see a window."""
+
+
+def grouped_output(prompt: npt.NDArray[np.uint32], tokens: int) -> list[int]:
+    """What the toy model writes when one frame is seen whole and three through a window."""
+    context = prompt
+    for _ in range(tokens):
+        pages = np.arange(len(context)) // PAGE_TOKENS
+        last = (len(context) - 1) // PAGE_TOKENS
+        seen = (pages < WINDOW.prefix_pages) | (pages >= last - WINDOW.window_pages)
+        read = np.concatenate((context, *[context[seen]] * 3))
+        context = np.append(context, np.uint32(next_token(read)))
+    return [int(token) for token in context[len(prompt) :]]
+
+
+def test_layers_behind_a_window_give_their_part_of_a_page_up() -> None:
+    """A text of 250 pages needs 250 frames for one layer, and few for the three others."""
+    pages = (250 + HELD * 3) // 4 + 4
+    scheduler, model = make_scheduler(pages=pages, sizes=SIZES), ToyModel(sizes=SIZES)
+    prompt = text(2000)
+    scheduler.open(spec(1, prompt, policy=GROUPED, groups=(0, 1), max_tokens=30), 0.0)
+    finish(scheduler, model)
+    assert model.output[ONE] == grouped_output(prompt, 30)
+
+
+def test_a_text_too_long_even_for_what_is_kept_is_refused() -> None:
+    """And one that is not is read."""
+    frames = 250 + HELD * 3
+    for pages, refused in ((frames // 4 - 1, True), (frames // 4 + 2, False)):
+        scheduler = make_scheduler(pages=pages, sizes=SIZES)
+        prompt = spec(1, 2000, policy=GROUPED, groups=(0, 1))
+        if refused:
+            with pytest.raises(Refused):
+                scheduler.open(prompt, 0.0)
+        else:
+            scheduler.open(prompt, 0.0)
+
+
+def test_a_second_question_finds_what_each_group_still_needs() -> None:
+    """The windows' parts of the document's middle were given to others."""
+    scheduler, model = make_scheduler(pages=40, sizes=SIZES), ToyModel(sizes=SIZES)
+    document = text(60 * PAGE_TOKENS)
+    cached = {}
+    for number in (1, 2):
+        prompt = np.concatenate((document, text(10, seed=number)))
+        scheduler.open(spec(number, prompt, policy=GROUPED, groups=(0, 1)), 0.0)
+        cached[number] = finished(finish(scheduler, model))[SequenceId(number)].cached_tokens
+        assert model.output[SequenceId(number)] == grouped_output(prompt, 4)
+    assert cached == {1: 0, 2: 60 * PAGE_TOKENS}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 300), min_size=1, max_size=6),
+    alike=st.booleans(),
+    pages=st.integers(18, 40),
+    budget=st.sampled_from([5, 16, 64]),
+)
+def test_groups_under_pressure_complete_undisturbed(
+    sizes: list[int], alike: bool, pages: int, budget: int
+) -> None:
+    """Few frames for many sequences, of grouped and of full policies, with shared beginnings."""
+    scheduler = make_scheduler(pages=pages, budget_tokens=budget, sizes=SIZES)
+    model = ToyModel(sizes=SIZES)
+    prompts = [text(size, seed=0 if alike else number) for number, size in enumerate(sizes)]
+    for number, prompt in enumerate(prompts):
+        scheduler.open(spec(number, prompt, policy=GROUPED, groups=(0, 1)), 0.0)
+    assert len(finished(finish(scheduler, model))) == len(sizes)
+    for number, prompt in enumerate(prompts):
+        assert model.output[SequenceId(number)] == grouped_output(prompt, 4)

@@ -165,7 +165,7 @@ class Generating(RuleBasedStateMachine):
             known = record.prompt + record.delivered + self.sampled(chunk.sequence_id)
             assert chunk.tokens.tolist() == known[chunk.start : chunk.end]
             self.look_for_foreign_pages(
-                chunk.block_table[: chunk.start // PAGE_TOKENS], record.tenant
+                chunk.block_tables[0][: chunk.start // PAGE_TOKENS], record.tenant
             )
         assert self.scheduler.running == plan.sequence_ids
         assert self.scheduler.plan(self.now) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from longspan.worker.attention.policy import PRESETS
 from longspan.worker.models.geometry import (
     PAGE_TOKENS,
     ContextFit,
@@ -114,16 +116,21 @@ def test_the_longest_context_ends_with_the_memory_or_with_the_positions() -> Non
     )
     assert small == (
         ContextFit("full", 73 * PAGE_TOKENS, whole=False),
-        ContextFit("hybrid", 73 * PAGE_TOKENS, whole=False),
         ContextFit("window", 131_072, whole=True),
+        ContextFit("hybrid", 73 * PAGE_TOKENS, whole=False),
+        ContextFit("lean", 446 * PAGE_TOKENS, whole=False),
     )
-    assert large == tuple(
-        ContextFit(name, 131_072, whole=True) for name in ("full", "hybrid", "window")
-    )
+    assert large == tuple(ContextFit(name, 131_072, whole=True) for name in PRESETS)
 
 
 @given(
-    st.builds(Geometry, st.integers(1, 99), st.integers(1, 9999), st.integers(1, 1 << 20)),
+    st.builds(
+        Geometry,
+        st.integers(1, 99),
+        st.integers(1, 16),
+        st.integers(1, 9999),
+        st.integers(1, 1 << 20),
+    ),
     st.sampled_from([1, 2, 4]),
     st.integers(-GIB, 1 << 40),
 )
@@ -133,14 +140,30 @@ def test_what_fits_fits_and_one_page_more_does_not(
     """The longest context takes no more memory than there is, and wastes less than a page."""
     page = model.kv_bytes(element_bytes) * PAGE_TOKENS
     for fit in largest_contexts(model, element_bytes=element_bytes, free_bytes=free_bytes):
-        if fit.policy == "window":
-            assert fit.tokens in (0, model.context_tokens)
-            assert fit.whole == (free_bytes >= 7 * page)
+        if fit.policy in ("window", "lean"):
             continue
         pages = -(-fit.tokens // PAGE_TOKENS)
         assert pages * page <= max(free_bytes, 0)
         assert fit.whole == (fit.tokens == model.context_tokens)
         assert fit.whole or (pages + 1) * page > free_bytes
+
+
+def test_a_window_is_as_long_as_the_positions_where_what_it_holds_fits() -> None:
+    """Seven pages: the first, four of the window, the query's own, and one that is being read."""
+    model = Geometry(layers=4, kv_heads=2, kv_floats=64, context_tokens=1 << 20)
+    page = model.kv_bytes(2) * PAGE_TOKENS
+    for pages, tokens in ((7, 1 << 20), (6, 6 * PAGE_TOKENS)):
+        fits = largest_contexts(model, element_bytes=2, free_bytes=pages * page)
+        assert {fit.policy: fit.tokens for fit in fits}["window"] == tokens
+
+
+def test_lean_saves_four_fifths() -> None:
+    """A quarter of the layers in 8 bits, the rest behind a window: of a 7B model at 128k tokens."""
+    model = replace(QWEN_7B.geometry, context_tokens=1 << 30)
+    full = model.kv_bytes(2) * 131_072
+    for free_bytes, policy in ((full, "full"), (full // 5, "lean")):
+        fits = largest_contexts(model, element_bytes=2, free_bytes=free_bytes)
+        assert {fit.policy: fit.tokens for fit in fits}[policy] >= 131_072
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "gpt_oss"])

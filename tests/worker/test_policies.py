@@ -108,7 +108,7 @@ class Document:
         for start, end in pairwise([0, *cuts, len(self.query)]):
             self.write(start, end)
             view = View(ModelPolicy("test", (policy,)), zones)
-            step = StepAttention(backend, self.rows(start, end), [view], CPU)
+            step = StepAttention([backend], [self.rows(start, end)], [view], CPU)
             parts.append(
                 step.attend(0, self.query[start:end], self.layer, scale=SCALE, window=None)
             )
@@ -218,8 +218,8 @@ def test_pages_outside_a_window_are_never_read() -> None:
     document.layer.values[hidden] = float("nan")
     document.write(1792, 1800)
     step = StepAttention(
-        CpuBackend(),
-        document.rows(1792, 1800),
+        [CpuBackend()],
+        [document.rows(1792, 1800)],
         [View(ModelPolicy("test", (WINDOW,)), Zones())],
         CPU,
     )
@@ -252,7 +252,7 @@ def test_sequences_of_all_policies_share_a_step(name: str) -> None:
     policies = (HYBRID, WINDOW, HYBRID)
     views = [View(ModelPolicy("test", (policy,)), zones) for policy in policies]
     query = torch.cat([d.query[s:e] for d, s, e in zip(documents, starts, ends, strict=True)])
-    actual = StepAttention(BACKENDS[name], rows, views, CPU).attend(
+    actual = StepAttention([BACKENDS[name]], [rows], views, CPU).attend(
         0, query, pool, scale=SCALE, window=None
     )
     expected = [

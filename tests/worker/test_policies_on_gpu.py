@@ -36,12 +36,13 @@ def test_each_backend_equals_the_definition(
     expected = document.reference(POLICIES[policy], ZONES).out
     on_host = document.layer
     assert on_host.bounds is not None
-    layer = LayerPages(
-        *(x.to(ON_GPU, torch.bfloat16) for x in (on_host.keys, on_host.values, on_host.bounds))
+    keys, values, bounds = (
+        x.to(ON_GPU, torch.bfloat16) for x in (on_host.keys, on_host.values, on_host.bounds)
     )
+    layer = LayerPages(keys, values, bounds)
     start, end = chunk
     view = View(ModelPolicy(policy, (POLICIES[policy],)), ZONES)
-    step = StepAttention(backend, document.rows(start, end), [view], ON_GPU)
+    step = StepAttention([backend], [document.rows(start, end)], [view], ON_GPU)
     query = document.query[start:end].to(ON_GPU, torch.bfloat16)
     actual = step.attend(0, query, layer, scale=SCALE, window=None).out
     # Rounding may turn a choice between pages that promise the same: few rows, not many.

@@ -95,10 +95,12 @@ class ModelPolicy:
     Attributes:
         name: how requests ask for it.
         layers: one a layer; none at all: every layer sees everything.
+        eight_bit: layers whose pages are stored in 8 bits where this is the worker's own policy.
     """
 
     name: str = "full"
     layers: tuple[LayerPolicy, ...] = ()
+    eight_bit: frozenset[int] = frozenset()
 
     @property
     def full(self) -> bool:
@@ -111,24 +113,9 @@ class ModelPolicy:
         return any(layer.selects for layer in self.layers)
 
     @property
-    def drops(self) -> bool:
-        """True where no layer ever sees the middle of a long sequence again."""
-        return bool(self.layers) and all(layer.drops for layer in self.layers)
-
-    @property
     def dense_pages(self) -> int:
         """Pages from the start whose queries choose nothing, in any layer."""
         return min((layer.dense_pages for layer in self.layers if layer.selects), default=0)
-
-    @property
-    def prefix_pages(self) -> int:
-        """Pages at the start that some layer always sees; where ``drops``."""
-        return max((layer.prefix_pages for layer in self.layers), default=0)
-
-    @property
-    def window_pages(self) -> int:
-        """Pages before a query's own that some layer always sees; where ``drops``."""
-        return max((layer.window_pages for layer in self.layers), default=0)
 
     def layer(self, index: int) -> LayerPolicy:
         """The policy of one layer."""
@@ -170,11 +157,14 @@ class Policy:
         layer: of all layers but the first.
         full_layers: share of the layers, the first ones, that see everything: they spread
             what the later ones look for (TriangleMix, arXiv:2507.21526).
+        eight_bit: the pages of those are stored in 8 bits. It decides how a worker lays its
+            pages out, so only a worker that was started with this policy has it.
     """
 
     name: str
     layer: LayerPolicy
     full_layers: float = 0.0
+    eight_bit: bool = False
 
     def of(self, layers: int) -> ModelPolicy:
         """The policy of a model with so many layers.
@@ -184,7 +174,11 @@ class Policy:
         if self.layer == FULL:
             return ModelPolicy(self.name)
         full = ceil(self.full_layers * layers)
-        return ModelPolicy(self.name, (FULL,) * full + (self.layer,) * (layers - full))
+        return ModelPolicy(
+            self.name,
+            (FULL,) * full + (self.layer,) * (layers - full),
+            frozenset(range(full)) if self.eight_bit else frozenset(),
+        )
 
 
 PRESETS = {
@@ -202,6 +196,12 @@ PRESETS = {
                 dense_pages=64,
             ),
             full_layers=0.25,
+        ),
+        Policy(
+            "lean",
+            LayerPolicy(kind=Kind.WINDOW, prefix_pages=1, window_pages=8),
+            full_layers=0.25,
+            eight_bit=True,
         ),
     )
 }

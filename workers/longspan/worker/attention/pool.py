@@ -22,11 +22,13 @@ class LayerPages:
             latents (MLA).
         bounds: [kv_heads, pages, BLOCKS, 2 d], see ``selectors.quest``, right for pages that are
             full; None where no policy selects pages.
+        frame: which of a page's frames the layer lies in; block tables differ by it.
     """
 
     keys: torch.Tensor
     values: torch.Tensor
     bounds: torch.Tensor | None = None
+    frame: int = 0
 
     @property
     def latent(self) -> bool:

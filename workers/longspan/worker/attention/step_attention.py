@@ -50,12 +50,16 @@ class LayerAttention(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class FullAttention:
-    """A step whose sequences see everything in every layer."""
+    """A step whose sequences see everything in every layer.
 
-    backend: Backend
-    plan: Any
+    Args:
+        backends: one for each frame of a page.
+        plans: theirs.
+    """
+
+    def __init__(self, backends: Sequence[Backend], plans: Sequence[Any]) -> None:
+        self._calls = tuple(zip(backends, plans, strict=True))
 
     def attend(
         self,
@@ -67,34 +71,50 @@ class FullAttention:
         window: int | None,
     ) -> Attended:
         """See ``LayerAttention``."""
-        return self.backend.attend(query, layer, self.plan, scale=scale, window=window)
+        backend, plan = self._calls[layer.frame]
+        return backend.attend(query, layer, plan, scale=scale, window=window)
 
 
 def step_attention(
-    backend: Backend, rows: AttentionRows, views: Sequence[View], device: torch.device
+    backends: Sequence[Backend],
+    rows: Sequence[AttentionRows],
+    views: Sequence[View],
+    device: torch.device,
 ) -> LayerAttention:
-    """The attention of a step; ``views`` says how each chunk is looked at."""
+    """The attention of a step.
+
+    Args:
+        backends: one for each frame of a page.
+        rows: likewise; they differ in their block tables alone.
+        views: how each chunk is looked at.
+        device: where it is computed.
+    """
     if all(view.policy.full for view in views):
-        return FullAttention(backend, backend.plan(rows, device))
-    return StepAttention(backend, rows, views, device)
+        plans = [b.plan(r, device) for b, r in zip(backends, rows, strict=True)]
+        return FullAttention(backends, plans)
+    return StepAttention(backends, rows, views, device)
 
 
 class StepAttention:
     """Plans each combination of policies once, however many layers have it.
 
     Args:
-        views: how each chunk is looked at, in the order of ``rows``.
+        backends, rows: one for each frame of a page; see ``step_attention``.
+        views: how each chunk is looked at, in the order of the rows.
     """
 
     def __init__(
-        self, backend: Backend, rows: AttentionRows, views: Sequence[View], device: torch.device
+        self,
+        backends: Sequence[Backend],
+        rows: Sequence[AttentionRows],
+        views: Sequence[View],
+        device: torch.device,
     ) -> None:
-        self._backend = backend
-        self._rows = rows
+        self._frames = [
+            _Frame(backend, these, views, device)
+            for backend, these in zip(backends, rows, strict=True)
+        ]
         self._views = views
-        self._device = device
-        self._parts: dict[tuple[LayerPolicy, ...], list[_Part]] = {}
-        self._whole: Any = None
 
     def attend(
         self,
@@ -107,34 +127,59 @@ class StepAttention:
     ) -> Attended:
         """See ``LayerAttention``."""
         policies = tuple(view.policy.layer(index) for view in self._views)
+        frame = self._frames[layer.frame]
         if window is not None or is_full(policies):
-            plan = self._full_plan()
-            return self._backend.attend(query, layer, plan, scale=scale, window=window)
+            return frame.attend_full(query, layer, scale, window)
+        return frame.attend(policies, query, layer, scale)
+
+
+class _Frame:
+    """The layers that lie in one frame of a page, and so have one block table."""
+
+    def __init__(
+        self, backend: Backend, rows: AttentionRows, views: Sequence[View], device: torch.device
+    ) -> None:
+        self._backend = backend
+        self._rows = rows
+        self._views = views
+        self._device = device
+        self._parts: dict[tuple[LayerPolicy, ...], list[_Part]] = {}
+        self._whole: Any = None
+
+    def attend_full(
+        self, query: torch.Tensor, layer: LayerPages, scale: float, window: int | None
+    ) -> Attended:
+        if self._whole is None:
+            self._whole = self._backend.plan(self._rows, self._device)
+        return self._backend.attend(query, layer, self._whole, scale=scale, window=window)
+
+    def attend(
+        self,
+        policies: tuple[LayerPolicy, ...],
+        query: torch.Tensor,
+        layer: LayerPages,
+        scale: float,
+    ) -> Attended:
         parts = self._parts.get(policies)
         if parts is None:
             parts = self._parts[policies] = self._plan(policies)
         if len(parts) == 1:
-            return self._attend(query, layer, parts[0], scale)
+            return self._attend_part(query, layer, parts[0], scale)
         out = query.new_empty(*query.shape[:2], layer.values.shape[-1])
         lse = query.new_empty(query.shape[:2], dtype=torch.float32)
         for part in parts:
             assert part.queries is not None
-            done = self._attend(query[part.queries], layer, part, scale)
+            done = self._attend_part(query[part.queries], layer, part, scale)
             out[part.queries], lse[part.queries] = done
         return Attended(out, lse)
 
-    def _attend(
+    def _attend_part(
         self, query: torch.Tensor, layer: LayerPages, part: _Part, scale: float
     ) -> Attended:
         if part.selection is None:
             return self._backend.attend(query, layer, part.plan, scale=scale)
         selected = part.selection.select(query, layer)
         return self._backend.attend_selected(query, layer, part.plan, selected, scale=scale)
-
-    def _full_plan(self) -> Any:
-        if self._whole is None:
-            self._whole = self._backend.plan(self._rows, self._device)
-        return self._whole
 
     def _plan(self, policies: tuple[LayerPolicy, ...]) -> list[_Part]:
         zones = [view.zones for view in self._views]

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
 from longspan.worker.generation.limits import SMALLEST_CHUNK, StepLimits
 from longspan.worker.generation.plan import Chunk, SequenceId, StepPlan
 from longspan.worker.generation.sequence import Sequence, SequenceState
 from longspan.worker.generation.work import Work
 from longspan.worker.kv.chain import PageKey
+
+BlockTables = Callable[[Sequence, int], tuple[npt.NDArray[np.int32], ...]]
+"""Where a sequence's first pages lie."""
 
 
 class Draft:
@@ -96,20 +104,20 @@ class Draft:
             writers = self._writers.items()
             self._writers = {key: who for key, who in writers if who != sequence.sequence_id}
 
-    def plan(self) -> StepPlan | None:
+    def plan(self, tables: BlockTables) -> StepPlan | None:
         """The step; None where nothing is in it."""
-        chunks = [self._chunk(sequence) for sequence in self._sequences.values()]
+        chunks = [self._chunk(sequence, tables) for sequence in self._sequences.values()]
         chunks.sort(key=lambda chunk: not (chunk.samples and len(chunk.tokens) == 1))
         return StepPlan(tuple(chunks)) if chunks else None
 
-    def _chunk(self, sequence: Sequence) -> Chunk:
+    def _chunk(self, sequence: Sequence, tables: BlockTables) -> Chunk:
         end = self._ends[sequence.sequence_id]
         complete = end == len(sequence.tokens) and sequence.state is not SequenceState.OPEN
         return Chunk(
             sequence_id=sequence.sequence_id,
             start=sequence.computed,
             tokens=sequence.tokens.view(sequence.computed, end),
-            block_table=sequence.block_table.view(0, sequence.pages_for(end)),
+            block_tables=tables(sequence, sequence.pages_for(end)),
             samples=complete and sequence.samples,
             view=sequence.view,
         )

@@ -1,4 +1,4 @@
-"""How many KV pages a worker keeps."""
+"""How many frames of KV pages a worker keeps."""
 
 from __future__ import annotations
 
@@ -10,20 +10,14 @@ from longspan.worker.attention.pool import PAGE_TOKENS
 from longspan.worker.devices import free_bytes
 from longspan.worker.failures import NoMemory, StartFailure
 from longspan.worker.models.geometry import GPU_SHARE, HOST_SHARE
-from longspan.worker.models.probe import LayerShape
 
 GIB = 1 << 30
 LEAST_PAGES = 2
 
 
-def token_bytes(shapes: Sequence[LayerShape], dtype: torch.dtype) -> int:
-    """Bytes of KV for one token over all layers."""
-    return sum(shape.numbers for shape in shapes) * dtype.itemsize
-
-
-def page_count(
-    shapes: Sequence[LayerShape],
-    dtype: torch.dtype,
+def frame_count(
+    frame_bytes: int,
+    sizes: Sequence[int],
     device: torch.device,
     kv_bytes: int | None,
     *,
@@ -31,11 +25,11 @@ def page_count(
     replicas: int = 1,
     kept_bytes: int = 0,
 ) -> int:
-    """Pages for ``kv_tokens``, or that fit into ``kv_bytes``, or into what is free.
+    """Frames for ``kv_tokens``, or that fit into ``kv_bytes``, or into what is free.
 
     Args:
-        shapes: of the model's layers.
-        dtype: of the pages.
+        frame_bytes: of one frame.
+        sizes: frames that a page takes for each group of layers.
         device: where they lie.
         kv_bytes: all that pages may take; None is a share of the free memory.
         kv_tokens: all that pages must hold; None follows from the bytes.
@@ -46,7 +40,7 @@ def page_count(
         StartFailure: not even a short prompt would fit.
         NoMemory: more was asked for than is free.
     """
-    page_bytes = token_bytes(shapes, dtype) * PAGE_TOKENS
+    page_bytes = frame_bytes * sum(sizes)
     free = free_bytes(device)
     if kv_tokens is not None:
         kv_bytes = kv_tokens // PAGE_TOKENS * page_bytes
@@ -58,10 +52,11 @@ def page_count(
             f"out of memory: {kv_bytes / GIB:.2f} GiB for KV pages, "
             f"{device} has {free / GIB:.2f} GiB free"
         )
-    pages = kv_bytes // page_bytes
-    if pages < LEAST_PAGES:
+    frames = kv_bytes // frame_bytes
+    if frames // sum(sizes) < LEAST_PAGES:
         raise StartFailure(
-            f"{kv_bytes} bytes hold {pages} KV pages; a page of {PAGE_TOKENS} tokens "
-            f"needs {page_bytes} bytes, and {LEAST_PAGES} are the least"
+            f"{kv_bytes} bytes hold {kv_bytes // page_bytes} KV pages; "
+            f"a page of {PAGE_TOKENS} tokens needs {page_bytes} bytes, "
+            f"and {LEAST_PAGES} are the least"
         )
-    return pages
+    return frames

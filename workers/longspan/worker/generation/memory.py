@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable
 
+import numpy as np
+import numpy.typing as npt
+
+from longspan.worker.attention.retention import Retention, longest
 from longspan.worker.generation.sequence import HOLE, Sequence
 from longspan.worker.kv.pages import PageTable
 
@@ -38,7 +42,7 @@ class Memory:
             if sequence.is_within_page:
                 self._table.release([sequence.block_table.pop()])
             sequence.borrow(found)
-        if sequence.spec.policy.drops:
+        if sequence.drops:
             self._skip(sequence)
             self._drop(sequence)
 
@@ -58,7 +62,8 @@ class Memory:
 
     def release(self, sequence: Sequence) -> None:
         """Give up all pages; the last ones are evicted first."""
-        self._table.release(sequence.pages()[::-1].tolist())
+        for group in self._table.groups:
+            self._table.release(sequence.pages(group)[::-1].tolist(), (group,))
         sequence.forget_pages()
 
     def evict(self, sequence: Sequence) -> None:
@@ -76,44 +81,112 @@ class Memory:
             AssertionError: the accounting is wrong.
         """
         self._table.check()
-        held: Counter[int] = Counter()
+        for group in self._table.groups:
+            held: Counter[int] = Counter()
+            for sequence in sequences:
+                pages = sequence.pages(group).tolist()
+                assert len(pages) == len(set(pages))
+                assert HOLE not in pages
+                held.update(pages)
+            for page in range(len(self._table.frames)):
+                assert held[page] == self._table.references(page, group)
         for sequence in sequences:
-            pages = sequence.pages().tolist()
-            assert len(pages) == len(set(pages))
-            assert HOLE not in pages
             assert len(sequence.block_table) >= sequence.pages_for(sequence.computed)
-            held.update(pages)
-        assert all(held[page] == self._table.references(page) for page in range(self.total))
+
+    def frames(self, sequence: Sequence) -> int:
+        """Frames that hold what the sequence holds; shared ones count for each holder."""
+        return sum(
+            size * len(sequence.pages(group)) for group, size in enumerate(self._table.sizes)
+        )
+
+    def reach(self, sequence: Sequence) -> int:
+        """Pages that its block table could have if it held all frames there are."""
+        given_up = sum(
+            size * len(dropped)
+            for size, dropped in zip(self._table.sizes, sequence.dropped, strict=True)
+        )
+        return self.total + given_up // self._table.page_frames
+
+    def longest(self, retentions: Collection[Retention]) -> int:
+        """The most pages that a sequence can have, if it holds all frames there are."""
+        return longest(self._table.sizes, self.total * self._table.page_frames, retentions)
+
+    def fits(self, sequence: Sequence, positions: int) -> bool:
+        """True where all frames together hold what computing so many positions needs at once."""
+        pages = sequence.pages_for(positions)
+        frames = sum(
+            size * retention.held_pages(pages)
+            for size, retention in zip(self._table.sizes, sequence.spec.retentions, strict=True)
+        )
+        return frames <= self.total * self._table.page_frames
+
+    def tables(self, sequence: Sequence, pages: int) -> tuple[npt.NDArray[np.int32], ...]:
+        """Where the first pages lie: a block table of frames for each of a page's frames."""
+        table = sequence.block_table.view(0, pages)
+        if self._table.page_frames == 1:
+            return (table,)
+        frames = self._table.frames[table]
+        frames[table == HOLE] = HOLE
+        return tuple(np.ascontiguousarray(frames.T))
 
     def _drop(self, sequence: Sequence) -> None:
-        """Give up the pages that nothing will see; they stay cached until they are needed."""
-        droppable = sequence.droppable()
-        first = max(droppable.start, sequence.dropped.stop)
-        if first < droppable.stop:
-            pages = sequence.block_table.view(first, droppable.stop)
-            self._table.release(pages[pages != HOLE].tolist())
-            sequence.drop(droppable)
+        """Give up the parts that nothing will see; they stay cached until they are needed."""
+        for group in self._table.groups:
+            droppable, dropped = sequence.droppable(group), sequence.dropped[group]
+            first = max(droppable.start, dropped.stop)
+            if first < droppable.stop:
+                pages = sequence.block_table.view(first, droppable.stop)
+                self._table.release(pages.tolist(), (group,))
+                sequence.drop(group, droppable)
 
     def _skip(self, sequence: Sequence) -> None:
         """Go on where all that is still seen is cached, though pages before it are gone."""
-        if sequence.is_within_page or sequence.page < sequence.spec.policy.prefix_pages:
+        prefix = max(retention.prefix_pages for retention in sequence.spec.retentions)
+        # One that has begun to compute has looked, and finds what others add page by page.
+        if sequence.computed > sequence.borrowed or sequence.page < prefix:
             return
-        needed = sequence.spec.policy.window_pages
-        place = sequence.page
-        while sequence.page_borrowable(place):
-            place += 1
-        run, top = 0, place
-        while place > sequence.page and run < needed:
-            place -= 1
-            known = self._table.knows(sequence.key(place))
-            run, top = (run + 1, top) if known else (0, place)
-        if run == 0 or (run < needed and place > sequence.page):
+        place = self._standing(sequence)
+        if place == sequence.page:
             return
-        sequence.skip(place)
-        for _ in range(place, top):
-            found = self._table.find(sequence.key(sequence.page))
+        retentions = sequence.spec.retentions
+        droppable = [retention.droppable(place) for retention in retentions]
+        for page in range(sequence.page, place):
+            seen = [group for group in self._table.groups if page not in droppable[group]]
+            found = self._table.find(sequence.key(page), seen) if seen else HOLE
             assert found is not None
-            sequence.borrow(found)
+            sequence.block_table.append(found)
+        self._forgo(sequence, droppable)
+        sequence.skip(place)
+
+    def _forgo(self, sequence: Sequence, droppable: list[range]) -> None:
+        """Give up what is seen no more from the place that the sequence will stand at."""
+        for group, places in enumerate(droppable):
+            start, stop = sequence.dropped[group].stop, min(sequence.page, places.stop)
+            if max(places.start, start) < stop:
+                pages = sequence.block_table.view(max(places.start, start), stop)
+                self._table.release(pages.tolist(), (group,))
+            if places:
+                sequence.drop(group, places)
+
+    def _standing(self, sequence: Sequence) -> int:
+        """The last page before which every group's needs are in the cache."""
+        first = place = sequence.page
+        retentions = sequence.spec.retentions
+        runs = [0] * len(retentions)
+        standing = first
+        while sequence.page_borrowable(place):
+            key = sequence.key(place)
+            known = [self._table.knows(key, (group,)) for group in self._table.groups]
+            if not all(k or r.drops for k, r in zip(known, retentions, strict=True)):
+                break
+            runs = [run + 1 if k else 0 for run, k in zip(runs, known, strict=True)]
+            place += 1
+            if all(
+                run >= min(retention.window_pages or 0, place - first)
+                for run, retention in zip(runs, retentions, strict=True)
+            ):
+                standing = place
+        return standing
 
 
 def victim(requester: Sequence, sequences: Iterable[Sequence]) -> Sequence | None:

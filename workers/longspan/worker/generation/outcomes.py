@@ -62,7 +62,7 @@ class SequenceFinished:
 
     Attributes:
         policy: the name of its attention policy.
-        pages: what it held, shared ones included.
+        frames: what it held, shared ones included.
         seen_share: see ``attention.seen``.
     """
 
@@ -72,7 +72,7 @@ class SequenceFinished:
     cached_tokens: int
     output_tokens: int
     policy: str = "full"
-    pages: int = 0
+    frames: int = 0
     seen_share: float = 1.0
 
 

@@ -20,7 +20,8 @@ class Chunk:
     Attributes:
         start: position of its first token.
         tokens: uint32 [n], at least one.
-        block_table: int32, the pages of positions [0, start + n).
+        block_tables: int32, where the pages of positions [0, start + n) lie; one for each frame
+            of a page.
         samples: True where the logits of the last token are sampled.
         view: what its queries see.
     """
@@ -28,7 +29,7 @@ class Chunk:
     sequence_id: SequenceId
     start: int
     tokens: npt.NDArray[np.uint32]
-    block_table: npt.NDArray[np.int32]
+    block_tables: tuple[npt.NDArray[np.int32], ...]
     samples: bool
     view: View = FULL_VIEW
 

@@ -146,9 +146,8 @@ class Planner:
         now: float,
     ) -> int:
         """Hold pages for the positions below ``end``; return how far they reach."""
-        drops = sequence.spec.policy.drops
-        reach = self._memory.total + len(sequence.dropped)
-        if sequence.pages_for(sequence.computed + 1 if drops else end) > reach:
+        reach = self._memory.reach(sequence)
+        if sequence.pages_for(sequence.computed + 1 if sequence.drops else end) > reach:
             draft.bar(sequence)
             draft.hopeless.append(sequence)
             return sequence.computed

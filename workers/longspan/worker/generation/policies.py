@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from longspan.worker.attention.policy import PRESETS, ModelPolicy, Policy
+from longspan.worker.attention.layout import Layout, layout
+from longspan.worker.attention.policy import PRESETS, ModelPolicy
 from longspan.worker.attention.pool import PAGE_TOKENS
+from longspan.worker.attention.retention import Retention, groups, retention, widest
 from longspan.worker.failures import StartFailure
 from longspan.worker.models.probe import LayerShape
 
@@ -14,51 +17,108 @@ class UnknownPolicy(ValueError):
     """A request names a policy that is not served."""
 
 
+@dataclass(frozen=True, slots=True)
+class ServedPolicy:
+    """A policy, and what it needs of a sequence's pages.
+
+    Attributes:
+        retentions: one for each group of layers.
+    """
+
+    policy: ModelPolicy
+    retentions: tuple[Retention, ...]
+
+
 class Policies:
     """The policies of one model; the first is that of requests that name none.
 
+    Args:
+        policies: no two of one name.
+        shapes: of the model's layers.
+        itemsize: bytes of a stored number.
+
     Attributes:
         names: in this order.
+        layout: how pages lie in memory, so that every policy can give up what it does not see.
+        frame_bytes: of one of a page's frames.
+        selects: True where some policy selects pages.
     """
 
-    def __init__(self, policies: Sequence[ModelPolicy]) -> None:
-        self._policies = {policy.name: policy for policy in policies}
-        self.names = tuple(self._policies)
+    def __init__(
+        self, policies: Sequence[ModelPolicy], shapes: Sequence[LayerShape], itemsize: int
+    ) -> None:
+        eight_bit = policies[0].eight_bit
+        found = _groups(policies, shapes, eight_bit)
+        self.layout: Layout = layout(found, eight_bit, itemsize=itemsize)
+        self.selects = any(policy.selects for policy in policies)
+        # Where layers differ, a frame holds all of them: its slots then differ in size.
+        self.frame_bytes = (
+            self.layout.frame_bytes(shapes[0].numbers * itemsize, shapes[0].kv_heads, PAGE_TOKENS)
+            if len(found) > 1 or eight_bit
+            else PAGE_TOKENS * itemsize * sum(shape.numbers for shape in shapes)
+        )
+        self._served = {
+            policy.name: ServedPolicy(
+                policy,
+                tuple(
+                    widest(_retention(policy, shapes, layer) for layer in group) for group in found
+                ),
+            )
+            for policy in policies
+        }
+        self.names = tuple(self._served)
 
-    def get(self, name: str) -> ModelPolicy:
+    def get(self, name: str) -> ServedPolicy:
         """The policy of this name; of no name, the first.
 
         Raises:
             UnknownPolicy: there is none.
         """
-        policy = self._policies.get(name or self.names[0])
-        if policy is None:
+        served = self._served.get(name or self.names[0])
+        if served is None:
             known = ", ".join(self.names)
             raise UnknownPolicy(f"no attention policy is called {name!r} here, only {known}")
-        return policy
+        return served
 
 
-def policies_for(default: str, shapes: Sequence[LayerShape]) -> Policies:
-    """All presets that fit the model, ``default`` first.
+def policies_for(default: str, shapes: Sequence[LayerShape], itemsize: int) -> Policies:
+    """All presets that a worker can serve beside ``default``, which comes first.
 
     Raises:
-        StartFailure: ``default`` is unknown or does not fit.
+        StartFailure: ``default`` is unknown or does not fit the model.
     """
     if default not in PRESETS:
         known = ", ".join(PRESETS)
         raise StartFailure(f"no attention policy is called {default!r}, only {known}")
-    served = [preset.of(len(shapes)) for preset in PRESETS.values() if fits(preset, shapes)]
-    names = [policy.name for policy in served]
-    if default not in names:
-        raise StartFailure(
-            f"the attention policy {default} forgets pages that this model's own sliding "
-            "windows still see"
-        )
-    return Policies(sorted(served, key=lambda policy: policy.name != default))
+    chosen = PRESETS[default].of(len(shapes))
+    if chosen.eight_bit and any(shape.latent for shape in shapes):
+        raise StartFailure(f"the attention policy {default} stores 8 bits: not for latents (MLA)")
+    others = [
+        preset.of(len(shapes))
+        for preset in PRESETS.values()
+        if preset.name != default and not preset.eight_bit
+    ]
+    if chosen.eight_bit:  # of pages in 8 bits no bounds are kept
+        others = [policy for policy in others if not policy.selects]
+    return Policies([chosen, *others], shapes, itemsize)
 
 
-def fits(preset: Policy, shapes: Sequence[LayerShape]) -> bool:
-    """True where no layer's own window reaches pages that the policy has dropped."""
-    policy = preset.of(len(shapes))
-    widest = max((shape.window or 0 for shape in shapes), default=0)
-    return not policy.drops or widest <= policy.window_pages * PAGE_TOKENS
+def _retention(policy: ModelPolicy, shapes: Sequence[LayerShape], layer: int) -> Retention:
+    return retention(policy.layer(layer), shapes[layer].window, PAGE_TOKENS)
+
+
+def _groups(
+    policies: Sequence[ModelPolicy], shapes: Sequence[LayerShape], eight_bit: frozenset[int]
+) -> list[list[int]]:
+    """Groups of layers; one of all where their pages differ in size: frames are of one size."""
+    if len({shape.kv for shape in shapes}) > 1:
+        if eight_bit:
+            raise StartFailure("pages in 8 bits need layers whose keys and values are all alike")
+        return [list(range(len(shapes)))]
+    found = groups(policies, [shape.window for shape in shapes], PAGE_TOKENS)
+    split = [
+        [layer for layer in group if (layer in eight_bit) == stored]
+        for group in found
+        for stored in (True, False)
+    ]
+    return [group for group in split if group]

@@ -9,6 +9,8 @@ import numpy.typing as npt
 import torch
 
 from longspan.worker.attention.base import Backend
+from longspan.worker.attention.eight_bit import EightBitPages
+from longspan.worker.attention.eight_bit_backend import EightBitBackend
 from longspan.worker.attention.folded import FoldedBackend
 from longspan.worker.attention.pool import LayerPages
 from longspan.worker.attention.rows import AttentionRows
@@ -34,9 +36,10 @@ class Runner:
         self._model = model
         self._layers = layers
         self._backend = backend
+        self._backends = frame_backends(layers, backend)
         self._cache = PagedCache()
         self.device = layers[0].keys.device
-        self.dtype = layers[0].keys.dtype
+        self.dtype = stored_dtype(layers)
         self.graphs: DecodeGraphs | None = None
 
     def compile(self) -> None:
@@ -45,29 +48,40 @@ class Runner:
         self._model.compile(dynamic=True)
 
     @property
+    def frames(self) -> int:
+        """Frames of a page."""
+        return len(self._backends)
+
+    @property
+    def eight_bit(self) -> bool:
+        """True where some layer's pages are in 8 bits."""
+        return any(isinstance(layer, EightBitPages) for layer in self._layers)
+
+    @property
     def paged_kernel(self) -> bool:
-        """True where ``decode`` works: attention is a paged flash kernel."""
-        return isinstance(self._backend, FoldedBackend)
+        """True where ``decode`` works: attention is a paged flash kernel, of all layers at once."""
+        return isinstance(self._backend, FoldedBackend) and self._backends == [self._backend]
 
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> torch.Tensor:
         """The logits of the chunks that sample, in their order: [sampled, vocabulary]."""
-        rows = attention_rows(plan.chunks)
+        rows = [attention_rows(plan.chunks, frame) for frame in range(len(self._backends))]
         ids = np.concatenate([chunk.tokens for chunk in plan.chunks])
         if self.graphs is not None and all(
             decodes(chunk) and chunk.view.policy.full for chunk in plan.chunks
         ):
-            return self.graphs.run(decode_inputs(ids, rows))
+            return self.graphs.run(decode_inputs(ids, rows[0]))
         positions = np.concatenate([np.arange(chunk.start, chunk.end) for chunk in plan.chunks])
         samples = np.array([chunk.samples for chunk in plan.chunks])
         views = [chunk.view for chunk in plan.chunks]
-        attention = step_attention(self._backend, rows, views, self.device)
-        slots = rows.slots(self.device, bounds=any(view.policy.selects for view in views))
+        attention = step_attention(self._backends, rows, views, self.device)
+        selects = any(view.policy.selects for view in views)
+        slots = [these.slots(self.device, bounds=selects) for these in rows]
         return self._forward(
             self._tensor(ids.astype(np.int64)),
             self._tensor(positions),
             Step(attention, slots, self._layers),
-            self._tensor(rows.offsets[1:][samples] - 1),
+            self._tensor(rows[0].offsets[1:][samples] - 1),
         )
 
     @torch.inference_mode()
@@ -78,7 +92,7 @@ class Runner:
         """
         assert isinstance(self._backend, FoldedBackend)
         plan = self._backend.decode_plan(inputs.block_tables, inputs.keys)
-        step = Step(FullAttention(self._backend, plan), inputs.slots, self._layers)
+        step = Step(FullAttention([self._backend], [plan]), [inputs.slots], self._layers)
         return self._forward(inputs.ids, inputs.positions, step, 0)
 
     def _forward(
@@ -104,10 +118,24 @@ def decodes(chunk: Chunk) -> bool:
     return chunk.samples and len(chunk.tokens) == 1
 
 
-def attention_rows(chunks: Sequence[Chunk]) -> AttentionRows:
-    """The integers of a step that attention is planned from."""
+def frame_backends(layers: Sequence[LayerPages], backend: Backend) -> list[Backend]:
+    """What attends over the layers of each frame of a page."""
+    eight_bit = {layer.frame for layer in layers if isinstance(layer, EightBitPages)}
+    frames = max(layer.frame for layer in layers) + 1
+    restoring = EightBitBackend(backend)
+    return [restoring if frame in eight_bit else backend for frame in range(frames)]
+
+
+def stored_dtype(layers: Sequence[LayerPages]) -> torch.dtype:
+    """The number type that attention computes with."""
+    first = layers[0]
+    return first.dtype if isinstance(first, EightBitPages) else first.keys.dtype
+
+
+def attention_rows(chunks: Sequence[Chunk], frame: int = 0) -> AttentionRows:
+    """The integers of a step that the attention of one frame's layers is planned from."""
     return AttentionRows(
         np.array([chunk.start for chunk in chunks], np.int64),
         np.array([len(chunk.tokens) for chunk in chunks], np.int64),
-        [chunk.block_table for chunk in chunks],
+        [chunk.block_tables[frame] for chunk in chunks],
     )

@@ -153,7 +153,7 @@ class Scheduler:
         self._planner.borrow(self._sequences.values())
         self._finish_read_ones()
         draft = self._planner.plan(self._sequences.values(), now)
-        self._open = draft.plan()
+        self._open = draft.plan(self.memory.tables)
         self._running = frozenset(self._open.sequence_ids if self._open else ())
         for sequence in draft.hopeless:
             self._conclude(sequence, self._too_large(sequence, len(sequence.tokens)))
@@ -203,7 +203,7 @@ class Scheduler:
         if tokens > context - sequence.samples:
             message = f"{tokens} tokens; the model reads {context}, output included"
             return SequenceFailed(sequence.sequence_id, FailureReason.PROMPT_TOO_LONG, message)
-        if sequence.held_pages_for(tokens) > self.memory.total:
+        if not self.memory.fits(sequence, tokens):
             return self._too_large(sequence, tokens)
         if seal and tokens == 0:
             message = "the prompt has no tokens"
@@ -217,7 +217,10 @@ class Scheduler:
 
     def _context(self, sequence: Sequence) -> int:
         """Tokens that it may have: where no pages are kept, only positions end it."""
-        return self._positions if sequence.spec.policy.drops else self._context_tokens
+        if not sequence.drops:
+            return self._context_tokens
+        longest = self.memory.longest(sequence.spec.retentions)
+        return min(self._positions, longest * self._page_tokens)
 
     def _read(
         self,
@@ -289,7 +292,7 @@ class Scheduler:
             sequence.cached_tokens,
             sequence.output_tokens,
             policy=sequence.spec.policy.name,
-            pages=len(sequence.pages()),
+            frames=self.memory.frames(sequence),
             seen_share=sequence.seen_share(),
         )
 

@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from longspan.worker.attention.layer_plan import View
 from longspan.worker.attention.policy import FULL_MODEL, ModelPolicy
+from longspan.worker.attention.retention import KEEP, Retention
 from longspan.worker.attention.seen import seen_share
 from longspan.worker.attention.zones import Zones
 from longspan.worker.generation.buffer import Buffer
@@ -101,6 +102,7 @@ class SequenceSpec:
         priority: 1 batch, 2 normal, 3 interactive; anything else counts as normal.
         deadline_s: when it fails, in the scheduler's time; None is never.
         policy: what its queries see.
+        retentions: what each group of layers needs of its pages, under this policy.
         task_start: tokens of the documents and of what stands before them, where the prompt is
             sealed from the start; None: all of it.
     """
@@ -114,6 +116,7 @@ class SequenceSpec:
     priority: int
     deadline_s: float | None = None
     policy: ModelPolicy = FULL_MODEL
+    retentions: tuple[Retention, ...] = (KEEP,)
     task_start: int | None = None
 
 
@@ -124,7 +127,8 @@ class Sequence:
         state: moved by ``move`` alone.
         tokens: prompt, delivered and sampled tokens, as far as they are known.
         block_table: its pages, in the order of its positions.
-        dropped: places in the block table that hold no page any more: nothing sees them.
+        dropped: a range a group of layers: places in the block table whose page's part it holds
+            no more, since nothing sees it.
         task_start: tokens before the task, once the prompt is sealed.
         prompt_tokens: tokens of the prompt so far.
         output_tokens: delivered and sampled tokens.
@@ -148,7 +152,7 @@ class Sequence:
         self.state = SequenceState.OPEN
         self.tokens: Buffer[np.uint32] = Buffer(np.uint32)
         self.block_table: Buffer[np.int32] = Buffer(np.int32)
-        self.dropped = range(0)
+        self.dropped = [range(0)] * len(spec.retentions)
         self.task_start: int | None = None
         self.prompt_tokens = 0
         self.output_tokens = 0
@@ -282,34 +286,42 @@ class Sequence:
             return start + 1
         return min(page_end, task) if task > start else page_end
 
-    def droppable(self) -> range:
-        """Places in the block table that no query at or behind ``computed`` sees."""
-        policy = self.spec.policy
-        if not policy.drops:
-            return range(0)
-        return range(policy.prefix_pages, self.page - policy.window_pages)
+    def droppable(self, group: int) -> range:
+        """Places in the block table that no query at or behind ``computed`` sees in a group."""
+        return self.spec.retentions[group].droppable(self.page)
 
-    def pages(self) -> npt.NDArray[np.int32]:
-        """The pages that it holds."""
-        held = self.block_table.view(0, len(self.block_table))
-        return np.compress(held != HOLE, held)
+    @property
+    def drops(self) -> bool:
+        """True where some group gives up pages before the sequence ends."""
+        return any(retention.drops for retention in self.spec.retentions)
 
-    def drop(self, droppable: range) -> None:
-        """Hold no page at these places any more."""
-        self.block_table.fill(droppable.start, droppable.stop, HOLE)
-        self.dropped = droppable
+    def pages(self, group: int = 0) -> npt.NDArray[np.int32]:
+        """The pages whose part of a group it holds."""
+        dropped, known = self.dropped[group], len(self.block_table)
+        if not dropped:
+            return self.block_table.view(0, known)
+        first = self.block_table.view(0, min(dropped.start, known))
+        rest = self.block_table.view(min(dropped.stop, known), known)
+        return np.concatenate((first, rest))
+
+    def drop(self, group: int, droppable: range) -> None:
+        """Hold a group's part of the pages at these places no more."""
+        self.dropped[group] = droppable
+        start = max(dropped.start for dropped in self.dropped)
+        stop = min(dropped.stop for dropped in self.dropped)
+        if start < stop:
+            self.block_table.fill(start, stop, HOLE)
 
     def skip(self, page: int) -> None:
-        """Stand before a page, without those before it that nothing will see."""
-        self.block_table.extend(np.full(page - self.page, HOLE))
+        """Stand before a page, with what its cache has for the places up to it; see ``Memory``."""
         self._count_cached(self.computed, page * self.page_tokens)
+        self.borrowed = max(self.borrowed, page * self.page_tokens)
         self.computed = page * self.page_tokens
-        self.borrowed = max(self.borrowed, self.computed)
 
     def forget_pages(self) -> None:
         """Hold nothing."""
         self.block_table.clear()
-        self.dropped = range(0)
+        self.dropped = [range(0)] * len(self.dropped)
 
     def depth(self, position: int) -> int:
         """Keys that the query at a position sees, as far as its cost goes."""
@@ -322,12 +334,6 @@ class Sequence:
     def pages_for(self, positions: int) -> int:
         """Pages that hold so many positions."""
         return -(-positions // self.page_tokens)
-
-    def held_pages_for(self, positions: int) -> int:
-        """Pages that must be held at once to compute so many positions."""
-        policy = self.spec.policy
-        pages = self.pages_for(positions)
-        return min(pages, policy.prefix_pages + policy.window_pages + 2) if policy.drops else pages
 
     def page_known(self, page: int) -> bool:
         """True where all tokens of a page are known."""

@@ -10,11 +10,12 @@ import torch
 from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.worker.allocator import keep_freed
 from longspan.worker.attention.pool import PAGE_TOKENS
+from longspan.worker.attention.retention import longest
 from longspan.worker.attention.select import select_backend
 from longspan.worker.devices import choose_dtype, has_bfloat16, open_device
-from longspan.worker.failures import NoMemory
 from longspan.worker.generation.graphs import capture_graphs
-from longspan.worker.generation.kv_memory import page_count, token_bytes
+from longspan.worker.generation.kv_memory import frame_count
+from longspan.worker.generation.kv_pool import make_pool
 from longspan.worker.generation.limits import StepLimits
 from longspan.worker.generation.outputs import Outputs
 from longspan.worker.generation.policies import Policies, policies_for
@@ -58,11 +59,12 @@ def serve_decoder(options: WorkerOptions) -> Served:
     if device.type == "cpu":
         quicken(model, dtype, device, compiled=options.compile)
     shapes = probe(model, device)
-    policies = policies_for(options.attention, shapes)
+    policies = policies_for(options.attention, shapes, dtype.itemsize)
+    layout = policies.layout
     limits = step_limits(device, options.step_tokens, weights, shapes)
-    pages = page_count(
-        shapes,
-        dtype,
+    frames = frame_count(
+        policies.frame_bytes,
+        layout.sizes,
         device,
         options.kv_bytes,
         kv_tokens=options.kv_tokens,
@@ -70,20 +72,23 @@ def serve_decoder(options: WorkerOptions) -> Served:
         kept_bytes=step_bytes(model, limits.budget_tokens, dtype) if device.type == "cuda" else 0,
     )
     # One page more than is handed out: rows that only pad a decode batch use it.
-    runner = _runner(model, shapes, pages + 1, dtype, device)
-    context = min(files.context_tokens, pages * PAGE_TOKENS)
+    pool = make_pool(
+        shapes, layout, frames + sum(layout.sizes), dtype, device, bounds=policies.selects
+    )
+    widest = max(max(shape.d, shape.dv) for shape in shapes)
+    runner = Runner(model, pool, select_backend(device, dtype, widest))
+    table = PageTable(frames, layout.sizes)
+    context = min(files.context_tokens, table.total * PAGE_TOKENS)
     if options.compile:
         runner.compile()
     self_check(runner, model, vocabulary=files.vocabulary)
-    runner.graphs = capture_graphs(runner, options.decode_batches, context, scratch_page=pages)
+    runner.graphs = capture_graphs(runner, options.decode_batches, context, scratch_page=frames)
     space = PageSpace(files.fingerprint, _name(dtype), LAYOUT)
-    page_bytes = PAGE_TOKENS * token_bytes(shapes, dtype)
     outputs = Outputs(files)
-    table = PageTable(pages)
     if device.type == "cpu":
         keep_freed()
     return Served(
-        ready=_ready(files, dtype, device, pages, context, policies),
+        ready=_ready(files, dtype, device, table, policies),
         open=lambda: Generation(
             runner,
             Scheduler(limits, table, context_tokens=context, positions=files.context_tokens),
@@ -91,7 +96,7 @@ def serve_decoder(options: WorkerOptions) -> Served:
             outputs,
             space,
             policies,
-            page_bytes=page_bytes,
+            frame_bytes=policies.frame_bytes,
         ),
     )
 
@@ -139,43 +144,28 @@ def inner_weights(model: torch.nn.Module) -> int:
     return max(1, sum(p.numel() for p in model.parameters() if id(p) not in embedded))
 
 
-def _runner(
-    model: torch.nn.Module,
-    shapes: list[LayerShape],
-    pages: int,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Runner:
-    widest = max(max(shape.d, shape.dv) for shape in shapes)
-    try:
-        layers = [shape.pages(pages, dtype=dtype, device=device) for shape in shapes]
-    except (RuntimeError, torch.OutOfMemoryError) as error:
-        reason = str(error).partition("\n")[0]
-        raise NoMemory(f"out of memory for {pages} KV pages: {reason}") from error
-    return Runner(model, layers, select_backend(device, dtype, widest))
-
-
 def _ready(
     files: DecoderFiles,
     dtype: torch.dtype,
     device: torch.device,
-    pages: int,
-    context: int,
+    table: PageTable,
     policies: Policies,
 ) -> pb.Event:
+    def longest_tokens(name: str) -> int:
+        frames = table.total * table.page_frames
+        pages = longest(table.sizes, frames, policies.get(name).retentions)
+        return min(files.context_tokens, pages * PAGE_TOKENS)
+
     return pb.Event(
         ready=pb.Ready(
             model=files.name,
             fingerprint=files.fingerprint,
             dtype=_name(dtype),
-            max_tokens=context,
+            max_tokens=longest_tokens(""),
             device=str(device),
-            kv_tokens=pages * PAGE_TOKENS,
+            kv_tokens=table.total * PAGE_TOKENS,
             attention=[
-                pb.AttentionPolicy(
-                    name=name,
-                    max_tokens=files.context_tokens if policies.get(name).drops else context,
-                )
+                pb.AttentionPolicy(name=name, max_tokens=longest_tokens(name))
                 for name in policies.names
             ],
         )

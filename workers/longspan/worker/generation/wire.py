@@ -19,6 +19,7 @@ from longspan.worker.generation.outcomes import (
     SequencePrefilled,
 )
 from longspan.worker.generation.plan import SequenceId
+from longspan.worker.generation.policies import ServedPolicy
 from longspan.worker.generation.sequence import SequenceSpec
 from longspan.worker.kv.chain import KeySpace
 from longspan.worker.sampling.output import Output
@@ -50,7 +51,7 @@ def spec(
     prompt: npt.NDArray[np.uint32],
     delivered: npt.NDArray[np.uint32],
     params: SamplingParams,
-    policy: ModelPolicy,
+    served: ServedPolicy,
     now: float,
 ) -> SequenceSpec:
     """What the scheduler needs to know of an Open."""
@@ -63,7 +64,8 @@ def spec(
         max_tokens=params.max_tokens,
         priority=message.priority,
         deadline_s=now + message.deadline_ms / 1000 if message.deadline_ms else None,
-        policy=policy,
+        policy=served.policy,
+        retentions=served.retentions,
         task_start=message.task_start or None,
     )
 
@@ -124,8 +126,8 @@ def is_end(outcome: Outcome) -> bool:
     return not isinstance(outcome, SequencePrefilled)
 
 
-def event(outcome: Outcome, *, page_bytes: int) -> pb.Event:
-    """An outcome as the server hears of it; ``page_bytes`` is a page of all layers."""
+def event(outcome: Outcome, *, frame_bytes: int) -> pb.Event:
+    """An outcome as the server hears of it; ``frame_bytes`` is the size of a frame."""
     match outcome:
         case SequencePrefilled(sequence_id, count, cached):
             return pb.Event(prefilled=pb.Prefilled(job_id=sequence_id, tokens=count, cached=cached))
@@ -138,7 +140,7 @@ def event(outcome: Outcome, *, page_bytes: int) -> pb.Event:
                     cached_tokens=outcome.cached_tokens,
                     output_tokens=outcome.output_tokens,
                     attention=outcome.policy,
-                    kv_bytes=outcome.pages * page_bytes,
+                    kv_bytes=outcome.frames * frame_bytes,
                     seen_share=outcome.seen_share,
                 )
             )

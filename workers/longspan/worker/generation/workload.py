@@ -73,7 +73,7 @@ class Generation:
         space: PageSpace,
         policies: Policies,
         *,
-        page_bytes: int,
+        frame_bytes: int,
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler
@@ -81,7 +81,7 @@ class Generation:
         self._outputs = outputs
         self._space = space
         self._policies = policies
-        self._page_bytes = page_bytes
+        self._frame_bytes = frame_bytes
         self._open: dict[SequenceId, Output] = {}
         self._faults: dict[SequenceId, tuple[str, str]] = {}
 
@@ -171,12 +171,12 @@ class Generation:
             params = wire.sampling(message.sampling)
             output = self._outputs.open(params)
             delivered = self._tokens(message.delivered)
-            policy = self._policies.get(message.attention)
+            served = self._policies.get(message.attention)
             if output.replay(delivered.tolist()) is not None:
-                return [wire.replayed(message, output, policy)]
+                return [wire.replayed(message, output, served.policy)]
             prompt = self._tokens(message.prompt)
-            keys = self._space.of(message.tenant, policy)
-            spec = wire.spec(message, keys, prompt, delivered, params, policy, now)
+            keys = self._space.of(message.tenant, served.policy)
+            spec = wire.spec(message, keys, prompt, delivered, params, served, now)
             self._scheduler.open(spec, now)
         except BadGrammar as error:
             return [events.failed(sequence_id, BAD_GRAMMAR, str(error))]
@@ -235,10 +235,10 @@ class Generation:
 
     def _event(self, outcome: Outcome) -> pb.Event:
         if not wire.is_end(outcome):
-            return wire.event(outcome, page_bytes=self._page_bytes)
+            return wire.event(outcome, frame_bytes=self._frame_bytes)
         sequence_id = outcome.sequence_id
         self._open.pop(sequence_id, None)
         fault = self._faults.pop(sequence_id, None)
         if fault:
             return events.failed(sequence_id, *fault)
-        return wire.event(outcome, page_bytes=self._page_bytes)
+        return wire.event(outcome, frame_bytes=self._frame_bytes)

@@ -1,22 +1,29 @@
-"""Reference-counted KV pages, and a least-recently-used cache of those that nobody holds.
+"""Reference-counted KV pages, and a least-recently-used cache of what nobody holds of them.
 
-Accounting only: the tensors live elsewhere. A page is
+Accounting only: the tensors live elsewhere. A page is 256 tokens in all layers. It lies in frames
+of one size, as many for each group of layers as that group needs: a sequence can give up what
+some layers keep of a page and hold the rest. A page's part of one group is
 
-    free     nobody holds it and nothing is known of its contents
+    absent   it lies nowhere
     used     as many sequences hold it as it has references
-    cached   nobody holds it, but its contents are known by a key; it is given out again
-             when no free page is left, the least recently released one first
+    cached   nobody holds it, but its contents are known by a key; its frames are given out again
+             when no free one is left, the least recently released part first
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from longspan.worker.kv.chain import PageKey
 
 PageId = int
+
+ABSENT = -1
+"""Instead of a frame: the page's part lies nowhere."""
 
 
 class OutOfPages(Exception):
@@ -24,96 +31,123 @@ class OutOfPages(Exception):
 
 
 class PageTable:
-    """Who holds which page, and which page holds what.
+    """Who holds which page, what it holds, and where it lies.
+
+    Args:
+        frames: there are; their numbers are below it.
+        groups: frames that a page takes for each group of layers.
 
     Attributes:
-        total: pages there are; ids are below it.
+        total: whole pages that fit.
+        page_frames: frames of a whole page.
+        groups: numbers of all groups.
+        sizes: frames of a page for each of them.
+        frames: int32 [pages, page_frames], where the parts of each page lie, group after group.
+            Where a page is one frame, the page's number is that of its frame.
     """
 
-    def __init__(self, pages: int) -> None:
-        self.total = pages
-        self._references = [0] * pages
-        self._free = list(range(pages))
-        self._cached: OrderedDict[PageId, None] = OrderedDict()
+    def __init__(self, frames: int, groups: Sequence[int] = (1,)) -> None:
+        self.page_frames = sum(groups)
+        self.total = frames // self.page_frames
+        self.groups = tuple(range(len(groups)))
+        ends = np.cumsum(groups).tolist()
+        self._columns = [slice(end - size, end) for size, end in zip(groups, ends, strict=True)]
+        self.sizes = tuple(groups)
+        most = frames // min(groups)
+        self.frames = np.full((most, self.page_frames), ABSENT, np.int32)
+        self._references = [[0] * len(groups) for _ in range(most)]
+        self._free_ids = list(range(most))
+        self._free_frames = list(range(frames))
+        self._cached: OrderedDict[tuple[PageId, int], None] = OrderedDict()
+        self._cached_frames = 0
         self._key_of: dict[PageId, PageKey] = {}
         self._page_of: dict[PageKey, PageId] = {}
 
     @property
     def free(self) -> int:
-        """Pages that ``allocate`` can give, cached ones included."""
-        return len(self._free) + len(self._cached)
+        """Whole pages that ``allocate`` can give, by what is free or cached."""
+        return (len(self._free_frames) + self._cached_frames) // self.page_frames
 
     @property
     def cached(self) -> int:
-        """Pages that nobody holds and that may be found by their key."""
-        return len(self._cached)
+        """Whole pages that would fit into what nobody holds and a key may find."""
+        return self._cached_frames // self.page_frames
 
     @property
     def used(self) -> int:
-        """Pages that somebody holds."""
+        """Whole pages that would fit into what somebody holds."""
         return self.total - self.free
 
-    def references(self, page: PageId) -> int:
-        """How many times a page is held."""
-        return self._references[page]
+    def references(self, page: PageId, group: int = 0) -> int:
+        """How many times a page's part is held."""
+        return self._references[page][group]
 
     def allocate(self, count: int) -> list[PageId]:
-        """Take pages of unknown contents, each with one reference: free ones with the lowest
-        ids first, then the least recently used cached ones.
+        """Take whole pages of unknown contents, each with one reference: free frames with the
+        lowest numbers first, then the least recently used cached ones.
 
         Raises:
             OutOfPages: there are not that many; none is taken.
         """
         if count > self.free:
             raise OutOfPages(f"{count} pages wanted, {self.free} of {self.total} are free")
-        pages = [self._take() for _ in range(count)]
-        for page in pages:
-            self._references[page] = 1
-        return pages
+        while len(self._free_frames) < count * self.page_frames:
+            (page, group), _ = self._cached.popitem(last=False)
+            self._cached_frames -= self.sizes[group]
+            self._vacate(page, group)
+        return [self._take() for _ in range(count)]
 
-    def find(self, key: PageKey) -> PageId | None:
-        """The page of this key, with one more reference; None if no page has it."""
-        page = self._page_of.get(key)
-        if page is not None:
-            self._cached.pop(page, None)
-            self._references[page] += 1
+    def find(self, key: PageKey, groups: Iterable[int] | None = None) -> PageId | None:
+        """The page of this key, its parts held once more; None if no page has key and parts."""
+        wanted = self.groups if groups is None else tuple(groups)
+        if not self.knows(key, wanted):
+            return None
+        page = self._page_of[key]
+        for group in wanted:
+            if (page, group) in self._cached:
+                del self._cached[page, group]
+                self._cached_frames -= self.sizes[group]
+            self._references[page][group] += 1
         return page
 
-    def knows(self, key: PageKey) -> bool:
+    def knows(self, key: PageKey, groups: Iterable[int] | None = None) -> bool:
         """True where ``find`` would find a page; nothing is held."""
-        return key in self._page_of
+        page = self._page_of.get(key)
+        if page is None:
+            return False
+        return all(self._is_present(page, g) for g in (self.groups if groups is None else groups))
 
     def register(self, page: PageId, key: PageKey) -> bool:
         """Say what a used page holds, now that it is full and computed.
 
         Returns:
-            False where another page has the key already: this one stays private.
+            False where another whole page has the key already: this one stays private.
         """
-        assert self._references[page] > 0
+        assert min(self._references[page]) > 0
         assert page not in self._key_of
-        if key in self._page_of:
-            return False
+        other = self._page_of.get(key)
+        if other is not None:
+            if all(self._is_present(other, group) for group in self.groups):
+                return False
+            self._forget(other)
         self._key_of[page] = key
         self._page_of[key] = page
         return True
 
-    def share(self, page: PageId) -> None:
-        """Hold a used page once more."""
-        assert self._references[page] > 0
-        self._references[page] += 1
+    def release(self, pages: Iterable[PageId], groups: Iterable[int] | None = None) -> None:
+        """Give up one reference of each page's parts.
 
-    def release(self, pages: Iterable[PageId]) -> None:
-        """Give up one reference of each page.
-
-        The last one makes a page with a key cached and any other page free. Pages are evicted
-        in the order of their release: release a sequence's last page first, a chain is of
-        no use without its beginning.
+        The last one makes a part of a page with a key cached and any other free. Parts are
+        evicted in the order of their release: release a sequence's last page first, a chain is
+        of no use without its beginning.
         """
+        released = self.groups if groups is None else tuple(groups)
         for page in pages:
-            assert self._references[page] > 0
-            self._references[page] -= 1
-            if self._references[page] == 0:
-                self._retire(page)
+            for group in released:
+                assert self._references[page][group] > 0
+                self._references[page][group] -= 1
+                if self._references[page][group] == 0:
+                    self._retire(page, group)
 
     def check(self) -> None:
         """Verify the accounting.
@@ -121,25 +155,59 @@ class PageTable:
         Raises:
             AssertionError: it is wrong.
         """
-        free = set(self._free)
-        unused = {page for page in range(self.total) if self._references[page] == 0}
-        assert len(free) == len(self._free)
-        assert not free & self._cached.keys()
-        assert free | self._cached.keys() == unused
-        assert min(self._references, default=0) >= 0
-        assert self._cached.keys() <= self._key_of.keys()
-        assert not free & self._key_of.keys()
+        free = set(self._free_frames)
+        placed = self.frames[self.frames != ABSENT].tolist()
+        assert len(free) == len(self._free_frames)
+        assert len(placed) == len(set(placed))
+        assert not free & set(placed)
+        ids = set(self._free_ids)
+        cached_frames = 0
+        for page, counts in enumerate(self._references):
+            present = [group for group in self.groups if self._is_present(page, group)]
+            assert bool(present) == (page not in ids)
+            assert min(counts) >= 0
+            for group in self.groups:
+                cached = (page, group) in self._cached
+                assert cached == (group in present and counts[group] == 0)
+                assert group in present or counts[group] == 0
+                assert not cached or page in self._key_of
+                cached_frames += self.sizes[group] * cached
+        assert cached_frames == self._cached_frames
+        assert not ids & self._key_of.keys()
         assert {key: page for page, key in self._key_of.items()} == self._page_of
 
+    def _is_present(self, page: PageId, group: int) -> bool:
+        return bool(self.frames[page, self._columns[group].start] != ABSENT)
+
     def _take(self) -> PageId:
-        if self._free:
-            return heapq.heappop(self._free)
-        page, _ = self._cached.popitem(last=False)
-        del self._page_of[self._key_of.pop(page)]
+        page = heapq.heappop(self._free_ids)
+        self.frames[page] = [heapq.heappop(self._free_frames) for _ in range(self.page_frames)]
+        self._references[page] = [1] * len(self.groups)
         return page
 
-    def _retire(self, page: PageId) -> None:
+    def _retire(self, page: PageId, group: int) -> None:
         if page in self._key_of:
-            self._cached[page] = None
+            self._cached[page, group] = None
+            self._cached_frames += self.sizes[group]
         else:
-            heapq.heappush(self._free, page)
+            self._vacate(page, group)
+
+    def _vacate(self, page: PageId, group: int) -> None:
+        """The part lies nowhere any more; nobody holds it, and it is not in the cache."""
+        for frame in self.frames[page, self._columns[group]].tolist():
+            heapq.heappush(self._free_frames, frame)
+        self.frames[page, self._columns[group]] = ABSENT
+        if (self.frames[page] == ABSENT).all():
+            key = self._key_of.pop(page, None)
+            if key is not None:
+                del self._page_of[key]
+            heapq.heappush(self._free_ids, page)
+
+    def _forget(self, page: PageId) -> None:
+        """Nothing finds the page any more; what nobody holds of it is free."""
+        del self._page_of[self._key_of.pop(page)]
+        for group in self.groups:
+            if (page, group) in self._cached:
+                del self._cached[page, group]
+                self._cached_frames -= self.sizes[group]
+                self._vacate(page, group)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from longspan.worker.attention.policy import PRESETS
+from longspan.worker.attention.layout import layout
+from longspan.worker.attention.policy import PRESETS, Policy
+from longspan.worker.attention.retention import groups, longest, retention
 
 PAGE_TOKENS = 256
-RUNNING_PAGES = 2
-"""Pages of a running chunk, beside those that a window sees."""
-
 HOST_SHARE = 0.5
 """KV pages' part of the host memory that weights leave free: others live there too. Pages take
 memory when they are first used."""
@@ -26,11 +25,13 @@ class Geometry:
 
     Attributes:
         layers: each keeps KV of its own.
+        kv_heads: of a layer; one where it keeps latents.
         kv_floats: floats that one layer keeps for one token.
         context_tokens: longest sequence that the model's positions allow.
     """
 
     layers: int
+    kv_heads: int
     kv_floats: int
     context_tokens: int
 
@@ -63,6 +64,7 @@ def geometry(config: Mapping[str, Any]) -> Geometry:
     text = config.get("text_config") or config
     return Geometry(
         layers=_size(text, "num_hidden_layers"),
+        kv_heads=1 if text.get("kv_lora_rank") else _kv_heads(text),
         kv_floats=_latent_floats(text) if text.get("kv_lora_rank") else _head_floats(text),
         context_tokens=context_tokens(text),
     )
@@ -94,30 +96,20 @@ def largest_contexts(
 ) -> tuple[ContextFit, ...]:
     """The longest context of one sequence in ``free_bytes``, for each policy, in whole pages."""
     return tuple(
-        ContextFit(policy, min(tokens, model.context_tokens), tokens >= model.context_tokens)
-        for policy, formula in POLICIES.items()
-        for tokens in [formula(model, element_bytes, max(free_bytes, 0))]
+        ContextFit(name, min(tokens, model.context_tokens), tokens >= model.context_tokens)
+        for name, policy in PRESETS.items()
+        for tokens in [_longest_context(model, policy, element_bytes, max(free_bytes, 0))]
     )
 
 
-def full_context(model: Geometry, element_bytes: int, free_bytes: int) -> int:
-    """Every token keeps its KV."""
-    return free_bytes // (model.kv_bytes(element_bytes) * PAGE_TOKENS) * PAGE_TOKENS
-
-
-def window_context(model: Geometry, element_bytes: int, free_bytes: int) -> int:
-    """As long as the model's positions go, where the pages that are ever held fit."""
-    layer = PRESETS["window"].layer
-    pages = layer.prefix_pages + layer.window_pages + RUNNING_PAGES
-    fits = free_bytes >= pages * PAGE_TOKENS * model.kv_bytes(element_bytes)
-    return model.context_tokens if fits else 0
-
-
-POLICIES: Mapping[str, Callable[[Geometry, int, int], int]] = {
-    "full": full_context,
-    "hybrid": full_context,
-    "window": window_context,
-}
+def _longest_context(model: Geometry, preset: Policy, element_bytes: int, free_bytes: int) -> int:
+    """Without windows that layers may have of their own: then it is longer."""
+    policy = preset.of(model.layers)
+    alike = groups([policy], [None] * model.layers, PAGE_TOKENS)
+    pages = layout(alike, policy.eight_bit, itemsize=element_bytes)
+    frame_bytes = pages.frame_bytes(model.kv_floats * element_bytes, model.kv_heads, PAGE_TOKENS)
+    kept = [retention(policy.layer(group[0]), None, PAGE_TOKENS) for group in alike]
+    return longest(pages.sizes, free_bytes // frame_bytes, kept) * PAGE_TOKENS
 
 
 def _head_floats(config: Mapping[str, Any]) -> int:
@@ -125,7 +117,11 @@ def _head_floats(config: Mapping[str, Any]) -> int:
     heads = _size(config, "num_attention_heads")
     key = config.get("head_dim") or _size(config, "hidden_size") // heads
     value = config.get("v_head_dim") or key
-    return int((config.get("num_key_value_heads") or heads) * (key + value))
+    return _kv_heads(config) * int(key + value)
+
+
+def _kv_heads(config: Mapping[str, Any]) -> int:
+    return int(config.get("num_key_value_heads") or _size(config, "num_attention_heads"))
 
 
 def _latent_floats(config: Mapping[str, Any]) -> int:

@@ -33,18 +33,32 @@ class LayerShape(NamedTuple):
         """Numbers cached for one token."""
         return self.kv_heads * (self.d if self.latent else self.d + self.dv)
 
-    def pages(self, count: int, *, dtype: torch.dtype, device: torch.device) -> LayerPages:
+    @property
+    def kv(self) -> tuple[int, int, int, bool]:
+        """What decides the size of a page."""
+        return self.kv_heads, self.d, self.dv, self.latent
+
+    def pages(
+        self, count: int, *, dtype: torch.dtype, device: torch.device, bounds: bool = True
+    ) -> LayerPages:
         """Pages that hold nothing yet."""
         shape = (count, self.kv_heads, PAGE_TOKENS)
-        # Memory that was never touched costs a CPU nothing; its pages are zeroed before use.
-        make = torch.empty if device.type == "cpu" else torch.zeros
-        keys = make(*shape, self.d, dtype=dtype, device=device)
-        blocks = PAGE_TOKENS // BLOCK_KEYS
-        bounds = make(self.kv_heads, count, blocks, 2 * self.d, dtype=dtype, device=device)
+        keys = _empty(*shape, self.d, dtype=dtype, device=device)
+        known = self.bounds(count, dtype, device) if bounds else None
         if self.latent:
-            return LayerPages(keys, keys[..., : self.dv], bounds)
-        values = make(*shape, self.dv, dtype=dtype, device=device)
-        return LayerPages(keys, values, bounds)
+            return LayerPages(keys, keys[..., : self.dv], known)
+        return LayerPages(keys, _empty(*shape, self.dv, dtype=dtype, device=device), known)
+
+    def bounds(self, count: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        """What is kept of so many pages to select them by."""
+        blocks = PAGE_TOKENS // BLOCK_KEYS
+        return _empty(self.kv_heads, count, blocks, 2 * self.d, dtype=dtype, device=device)
+
+
+def _empty(*shape: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Memory that was never touched costs a CPU nothing; its pages are zeroed before use."""
+    make = torch.empty if device.type == "cpu" else torch.zeros
+    return make(*shape, dtype=dtype, device=device)
 
 
 class Probe(Cache):

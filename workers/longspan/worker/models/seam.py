@@ -7,6 +7,7 @@ name, so transformers builds none.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +26,16 @@ LATENT_WEIGHT = "kv_b_proj"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """What the attention function needs to know about the running step."""
+    """What the attention function needs to know about the running step.
+
+    Attributes:
+        slots: where its tokens are stored, for each frame of a page.
+        layers: the model's pages, one a layer.
+    """
 
     attention: LayerAttention
-    slots: Slots
-    layers: list[LayerPages]
+    slots: Sequence[Slots]
+    layers: Sequence[LayerPages]
 
     def attend(
         self, module: Any, query: torch.Tensor, *, scale: float, window: int | None
@@ -78,9 +84,9 @@ class PagedCache(Cache):
         layer = self.step.layers[layer_idx]
         if layer.latent:
             latent = torch.cat((key_states, value_states), -1)
-            layer.write(self.step.slots, latent[0], latent[0])
+            layer.write(self.step.slots[layer.frame], latent[0], latent[0])
             return key_states[:, :, :1], value_states[:, :, :1]
-        layer.write(self.step.slots, key_states[0], value_states[0])
+        layer.write(self.step.slots[layer.frame], key_states[0], value_states[0])
         return key_states, value_states
 
     def get_seq_length(self, layer_idx: int = 0) -> int:

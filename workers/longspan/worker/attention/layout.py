@@ -1,0 +1,88 @@
+"""Where each layer's part of a page lies. Pure.
+
+All layers of one group live and die together; a page takes whole frames for each group, and all
+frames are of one size, so that what one group gives up any other can use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+SCALES_BYTES = 4
+"""Of one token and kv head where it is stored in 8 bits: a scale for its key and its value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Of one layer in a page.
+
+    Attributes:
+        frame: of the page.
+        slot: of the frame; as large as what one layer keeps of a page.
+        part: of the slot, where it holds several layers in 8 bits; else 0.
+    """
+
+    frame: int
+    slot: int
+    part: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How pages lie in frames.
+
+    Attributes:
+        slots: layers of a frame, unless they are stored in 8 bits.
+        sizes: frames of a page, for each group of layers.
+        places: one a layer.
+        eight_bit: layers that are stored in 8 bits.
+        itemsize: bytes of a number elsewhere; so many of those layers share a slot.
+    """
+
+    slots: int
+    sizes: tuple[int, ...]
+    places: tuple[Place, ...]
+    eight_bit: frozenset[int]
+    itemsize: int
+
+    def frame_bytes(self, token_bytes: int, kv_heads: int, page_tokens: int) -> int:
+        """Bytes of a frame with slots that take so much for a token, scales included."""
+        scales = self.slots * self.itemsize * kv_heads * SCALES_BYTES if self.eight_bit else 0
+        return page_tokens * (self.slots * token_bytes + scales)
+
+
+def layout(
+    groups: Sequence[Sequence[int]], eight_bit: Collection[int] = (), *, itemsize: int = 4
+) -> Layout:
+    """The layout with the largest frames among those that waste least.
+
+    Args:
+        groups: the layers of each; all of a group are in 8 bits, or none.
+        eight_bit: layers stored in 8 bits.
+        itemsize: bytes of a number elsewhere.
+    """
+    layers = sum(len(group) for group in groups)
+    parts = [itemsize if group[0] in eight_bit else 1 for group in groups]
+    slots = min(range(layers, 0, -1), key=lambda size: _slots(groups, parts, size))
+    sizes = tuple(_frames(len(g), n * slots) for g, n in zip(groups, parts, strict=True))
+    places: dict[int, Place] = {}
+    for group, ratio, first in zip(groups, parts, accumulate(sizes, initial=0), strict=False):
+        for index, layer in enumerate(group):
+            frame, rest = divmod(index, ratio * slots)
+            places[layer] = Place(first + frame, *divmod(rest, ratio))
+    return Layout(
+        slots, sizes, tuple(places[i] for i in range(layers)), frozenset(eight_bit), itemsize
+    )
+
+
+def _frames(layers: int, frame: int) -> int:
+    return -(-layers // frame)
+
+
+def _slots(groups: Sequence[Sequence[int]], parts: Sequence[int], size: int) -> int:
+    """Slots of a page with frames of this size, empty ones included."""
+    return sum(
+        size * _frames(len(group), ratio * size) for group, ratio in zip(groups, parts, strict=True)
+    )
