@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from longspan.worker.attention.policy import PRESETS, ModelPolicy, Policy
+from longspan.worker.attention.policy import PRESETS, ModelPolicy
+from longspan.worker.attention.policy_file import SUFFIX, read_policy
 from longspan.worker.attention.pool import PAGE_TOKENS
 from longspan.worker.failures import StartFailure
 from longspan.worker.models.probe import LayerShape
@@ -38,27 +40,42 @@ class Policies:
         return policy
 
 
-def policies_for(default: str, shapes: Sequence[LayerShape]) -> Policies:
-    """All presets that fit the model, ``default`` first.
+def policies_for(default: str, shapes: Sequence[LayerShape], fingerprint: str) -> Policies:
+    """All presets that fit the model, ``default`` first, which may be a file beside them.
 
     Raises:
-        StartFailure: ``default`` is unknown or does not fit.
+        StartFailure: ``default`` is unknown, cannot be read or does not fit.
     """
-    if default not in PRESETS:
+    first = find_policy(default, shapes, fingerprint)
+    presets = [preset.of(len(shapes)) for preset in PRESETS.values()]
+    served = [policy for policy in presets if fits(policy, shapes) and policy.name != first.name]
+    return Policies([first, *served])
+
+
+def find_policy(name: str, shapes: Sequence[LayerShape], fingerprint: str) -> ModelPolicy:
+    """The policy of this name, or in this file where the name ends in ``.json``.
+
+    Raises:
+        StartFailure: it is unknown, cannot be read or does not fit the model.
+    """
+    if name.endswith(SUFFIX):
+        policy = read_policy(Path(name), layers=len(shapes), fingerprint=fingerprint)
+    elif name in PRESETS:
+        policy = PRESETS[name].of(len(shapes))
+    else:
         known = ", ".join(PRESETS)
-        raise StartFailure(f"no attention policy is called {default!r}, only {known}")
-    served = [preset.of(len(shapes)) for preset in PRESETS.values() if fits(preset, shapes)]
-    names = [policy.name for policy in served]
-    if default not in names:
         raise StartFailure(
-            f"the attention policy {default} forgets pages that this model's own sliding "
+            f"no attention policy is called {name!r}, only {known}; a file's name ends in {SUFFIX}"
+        )
+    if not fits(policy, shapes):
+        raise StartFailure(
+            f"the attention policy {name} forgets pages that this model's own sliding "
             "windows still see"
         )
-    return Policies(sorted(served, key=lambda policy: policy.name != default))
+    return policy
 
 
-def fits(preset: Policy, shapes: Sequence[LayerShape]) -> bool:
+def fits(policy: ModelPolicy, shapes: Sequence[LayerShape]) -> bool:
     """True where no layer's own window reaches pages that the policy has dropped."""
-    policy = preset.of(len(shapes))
     widest = max((shape.window or 0 for shape in shapes), default=0)
     return not policy.drops or widest <= policy.window_pages * PAGE_TOKENS

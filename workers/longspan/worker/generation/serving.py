@@ -58,7 +58,7 @@ def serve_decoder(options: WorkerOptions) -> Served:
     if device.type == "cpu":
         quicken(model, dtype, device, compiled=options.compile)
     shapes = probe(model, device)
-    policies = policies_for(options.attention, shapes)
+    policies = policies_for(options.attention, shapes, files.fingerprint)
     limits = step_limits(device, options.step_tokens, weights, shapes)
     pages = page_count(
         shapes,
