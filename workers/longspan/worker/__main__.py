@@ -71,7 +71,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--attention",
         default="full",
         metavar="POLICY",
-        help="attention policy of requests that name none (default: full)",
+        help="attention policy of requests that name none, or a file that ends in .json "
+        "(default: full)",
     )
     parser.add_argument(
         "--watch-stdin", action="store_true", help="end when standard input reaches its end"

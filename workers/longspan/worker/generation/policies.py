@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from longspan.worker.attention.layout import Layout, layout
 from longspan.worker.attention.policy import PRESETS, ModelPolicy
+from longspan.worker.attention.policy_file import SUFFIX, read_policy
 from longspan.worker.attention.pool import PAGE_TOKENS
 from longspan.worker.attention.retention import Retention, groups, retention, widest
 from longspan.worker.failures import StartFailure
@@ -81,26 +83,42 @@ class Policies:
         return served
 
 
-def policies_for(default: str, shapes: Sequence[LayerShape], itemsize: int) -> Policies:
+def policies_for(
+    default: str, shapes: Sequence[LayerShape], fingerprint: str, itemsize: int
+) -> Policies:
     """All presets that a worker can serve beside ``default``, which comes first.
 
     Raises:
-        StartFailure: ``default`` is unknown or does not fit the model.
+        StartFailure: ``default`` is unknown, cannot be read or does not fit the model.
     """
-    if default not in PRESETS:
-        known = ", ".join(PRESETS)
-        raise StartFailure(f"no attention policy is called {default!r}, only {known}")
-    chosen = PRESETS[default].of(len(shapes))
-    if chosen.eight_bit and any(shape.latent for shape in shapes):
-        raise StartFailure(f"the attention policy {default} stores 8 bits: not for latents (MLA)")
+    chosen = find_policy(default, shapes, fingerprint)
     others = [
         preset.of(len(shapes))
         for preset in PRESETS.values()
-        if preset.name != default and not preset.eight_bit
+        if preset.name != chosen.name and not preset.eight_bit
     ]
     if chosen.eight_bit:  # of pages in 8 bits no bounds are kept
         others = [policy for policy in others if not policy.selects]
     return Policies([chosen, *others], shapes, itemsize)
+
+
+def find_policy(name: str, shapes: Sequence[LayerShape], fingerprint: str) -> ModelPolicy:
+    """The policy of this name, or in this file where the name ends in ``.json``.
+
+    Raises:
+        StartFailure: it is unknown, cannot be read or does not fit the model.
+    """
+    if name.endswith(SUFFIX):
+        return read_policy(Path(name), layers=len(shapes), fingerprint=fingerprint)
+    if name not in PRESETS:
+        known = ", ".join(PRESETS)
+        raise StartFailure(
+            f"no attention policy is called {name!r}, only {known}; a file's name ends in {SUFFIX}"
+        )
+    policy = PRESETS[name].of(len(shapes))
+    if policy.eight_bit and any(shape.latent for shape in shapes):
+        raise StartFailure(f"the attention policy {name} stores 8 bits: not for latents (MLA)")
+    return policy
 
 
 def _retention(policy: ModelPolicy, shapes: Sequence[LayerShape], layer: int) -> Retention:

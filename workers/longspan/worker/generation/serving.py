@@ -59,7 +59,7 @@ def serve_decoder(options: WorkerOptions) -> Served:
     if device.type == "cpu":
         quicken(model, dtype, device, compiled=options.compile)
     shapes = probe(model, device)
-    policies = policies_for(options.attention, shapes, dtype.itemsize)
+    policies = policies_for(options.attention, shapes, files.fingerprint, dtype.itemsize)
     layout = policies.layout
     limits = step_limits(device, options.step_tokens, weights, shapes)
     frames = frame_count(
