@@ -64,17 +64,19 @@ async def stream(port: int, policy: str, text: bytes) -> list[Row]:
     )
     rows: list[Row] = []
     left = list(MILESTONES)
-    async with AsyncClient(f"127.0.0.1:{port}") as client:
-        async with client.analyze(chunks(text), ask) as answer:
-            async for event in answer:
-                reached = event.tokens_prefilled if isinstance(event, Progress) else 0
-                if isinstance(event, Completed):
-                    reached = event.usage.document_tokens
-                    assert event.attention is not None
-                    held = event.attention.kv_bytes
-                while left and reached >= left[0]:
-                    rows.append({"policy": policy, "tokens": left.pop(0)})
-                    rows[-1]["peak MiB"] = round(peak_bytes(port) / MIB, 1)
+    async with (
+        AsyncClient(f"127.0.0.1:{port}") as client,
+        client.analyze(chunks(text), ask) as answer,
+    ):
+        async for event in answer:
+            reached = event.tokens_prefilled if isinstance(event, Progress) else 0
+            if isinstance(event, Completed):
+                reached = event.usage.document_tokens
+                assert event.attention is not None
+                held = event.attention.kv_bytes
+            while left and reached >= left[0]:
+                rows.append({"policy": policy, "tokens": left.pop(0)})
+                rows[-1]["peak MiB"] = round(peak_bytes(port) / MIB, 1)
     full = TOKENS * TINY.kv_floats() * 4
     rows.append({"policy": policy, "tokens": "end", "kv MiB": round(held / MIB, 2)})
     rows[-1]["full attention would hold MiB"] = round(full / MIB, 1)

@@ -83,7 +83,7 @@ def test_the_longest_sequence_fits_and_one_page_more_does_not(
     itemsize=st.sampled_from([2, 4]),
 )
 def test_no_two_layers_lie_in_one_place(counts: list[tuple[int, bool]], itemsize: int) -> None:
-    """Each is in a frame of its own group, and no layout with fewer slots exists."""
+    """Each is in a frame of its own group, and little of any group's frames is empty."""
     layers = iter(range(100))
     found = [[next(layers) for _ in range(count)] for count, _ in counts]
     eight_bit = {x for group, (_, small) in zip(found, counts, strict=True) if small for x in group}
@@ -97,8 +97,9 @@ def test_no_two_layers_lie_in_one_place(counts: list[tuple[int, bool]], itemsize
             assert place.slot < lying.slots
             assert place.part < (itemsize if layer in eight_bit else 1)
         first += size
-    least = sum(-(-count // (itemsize if small else 1)) for count, small in counts)
-    assert sum(lying.sizes) * lying.slots == least
+    for size, (count, small) in zip(lying.sizes, counts, strict=True):
+        least = -(-count // (itemsize if small else 1))
+        assert least <= size * lying.slots <= least * 7 / 6
 
 
 def test_a_model_of_one_kind_of_layers_lies_in_one_frame() -> None:
@@ -111,3 +112,9 @@ def test_lean_takes_a_seventh_of_a_page_for_each_of_two_groups() -> None:
     """28 layers in bfloat16: 8 in 8 bits take the room of 4, 20 others five times as much."""
     lying = layout([list(range(8)), list(range(8, 28))], set(range(8)), itemsize=2)
     assert (lying.slots, lying.sizes) == (4, (1, 5))
+
+
+def test_few_frames_are_worth_an_empty_slot() -> None:
+    """28 layers of a 7B model: 7 in 8 bits take 4 slots, 21 others 24, in 7 frames for 25."""
+    lying = layout([list(range(7)), list(range(7, 28))], set(range(7)), itemsize=2)
+    assert (lying.slots, lying.sizes) == (4, (1, 6))

@@ -14,6 +14,10 @@ SCALES_BYTES = 4
 """Of one token and kv head where it is stored in 8 bits: a scale for its key and its value."""
 
 
+WASTE = 1 / 6
+"""Of the memory of a group's part of a page, what frames may leave empty."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Of one layer in a page.
@@ -56,7 +60,9 @@ class Layout:
 def layout(
     groups: Sequence[Sequence[int]], eight_bit: Collection[int] = (), *, itemsize: int = 4
 ) -> Layout:
-    """The layout with the largest frames among those that waste least.
+    """The layout with the largest frames that waste at most ``WASTE`` of any group's part.
+
+    Every frame of a page costs a block table in each step.
 
     Args:
         groups: the layers of each; all of a group are in 8 bits, or none.
@@ -65,8 +71,13 @@ def layout(
     """
     layers = sum(len(group) for group in groups)
     parts = [itemsize if group[0] in eight_bit else 1 for group in groups]
-    slots = min(range(layers, 0, -1), key=lambda size: _slots(groups, parts, size))
-    sizes = tuple(_frames(len(g), n * slots) for g, n in zip(groups, parts, strict=True))
+    alike = list(zip(groups, parts, strict=True))
+    slots = next(
+        size
+        for size in range(layers, 0, -1)
+        if all(_slots(len(g), n, size) <= (1 + WASTE) * _slots(len(g), n, 1) for g, n in alike)
+    )
+    sizes = tuple(_slots(len(g), n, slots) // slots for g, n in alike)
     places: dict[int, Place] = {}
     for group, ratio, first in zip(groups, parts, accumulate(sizes, initial=0), strict=False):
         for index, layer in enumerate(group):
@@ -77,12 +88,6 @@ def layout(
     )
 
 
-def _frames(layers: int, frame: int) -> int:
-    return -(-layers // frame)
-
-
-def _slots(groups: Sequence[Sequence[int]], parts: Sequence[int], size: int) -> int:
-    """Slots of a page with frames of this size, empty ones included."""
-    return sum(
-        size * _frames(len(group), ratio * size) for group, ratio in zip(groups, parts, strict=True)
-    )
+def _slots(layers: int, ratio: int, frame: int) -> int:
+    """Slots of the frames that so many layers need, ``ratio`` of them in a slot."""
+    return -(-layers // (ratio * frame)) * frame
