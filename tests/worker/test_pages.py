@@ -117,3 +117,74 @@ def test_a_refused_allocation_takes_nothing() -> None:
     with pytest.raises(OutOfPages, match="4 pages wanted, 3 of 3 are free"):
         table.allocate(4)
     assert table.free == 3
+
+
+class GroupAccounting(RuleBasedStateMachine):
+    """Three groups of layers, one of which needs no frame; every part has its own holders."""
+
+    sizes = (2, 1, 0)
+    frames = 16
+    numbers = 7
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = PageTable(self.frames, self.sizes, pages=self.numbers)
+        self.held: Counter[tuple[int, int]] = Counter()
+        self.private: list[int] = []
+
+    def parts(self, page: int) -> list[int]:
+        """Groups whose part of a page is held."""
+        return [group for group in range(3) if self.held[page, group]]
+
+    @rule(count=st.integers(0, 4))
+    def allocate(self, count: int) -> None:
+        """What ``free`` promises is given, and no more."""
+        if count > self.table.free:
+            with pytest.raises(OutOfPages):
+                self.table.allocate(count)
+            return
+        for page in self.table.allocate(count):
+            assert not self.parts(page)
+            self.held.update((page, group) for group in range(3))
+            self.private.append(page)
+
+    @rule(number=st.integers(0, 3), groups=st.sets(st.integers(0, 2), min_size=1))
+    def find(self, number: int, groups: set[int]) -> None:
+        known = self.table.knows(key(number), groups)
+        page = self.table.find(key(number), groups)
+        assert (page is not None) == known
+        if page is not None:
+            self.held.update((page, group) for group in groups)
+
+    @precondition(lambda self: self.private)
+    @rule(data=st.data(), number=st.integers(0, 3))
+    def register(self, data: st.DataObject, number: int) -> None:
+        """A whole page takes the key from one that is not whole any more."""
+        page = data.draw(st.sampled_from(self.private))
+        if len(self.parts(page)) < 3:
+            return
+        whole = self.table.knows(key(number))
+        assert self.table.register(page, key(number)) == (not whole)
+        if not whole:
+            self.private.remove(page)
+            assert self.table.knows(key(number))
+
+    @precondition(lambda self: self.held.total())
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        page, group = data.draw(st.sampled_from(sorted(self.held.elements())))
+        self.table.release([page], [group])
+        self.held[page, group] -= 1
+        if not self.parts(page) and page in self.private:
+            self.private.remove(page)
+
+    @invariant()
+    def the_table_agrees_with_the_record(self) -> None:
+        self.table.check()
+        for page in range(self.numbers):
+            for group in range(3):
+                assert self.table.references(page, group) == self.held[page, group]
+
+
+TestGroupAccounting = GroupAccounting.TestCase
+TestGroupAccounting.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

@@ -2,7 +2,8 @@
 
 Accounting only: the tensors live elsewhere. A page is 256 tokens in all layers. It lies in frames
 of one size, as many for each group of layers as that group needs: a sequence can give up what
-some layers keep of a page and hold the rest. A page's part of one group is
+some layers keep of a page and hold the rest. A group may need no frame at all: what it keeps of
+a page is found by the page's number. A page's part of one group is
 
     absent   it lies nowhere
     used     as many sequences hold it as it has references
@@ -36,6 +37,7 @@ class PageTable:
     Args:
         frames: there are; their numbers are below it.
         groups: frames that a page takes for each group of layers.
+        pages: numbers that pages may have; None: as many as lie in frames at once.
 
     Attributes:
         total: whole pages that fit.
@@ -46,16 +48,20 @@ class PageTable:
             Where a page is one frame, the page's number is that of its frame.
     """
 
-    def __init__(self, frames: int, groups: Sequence[int] = (1,)) -> None:
+    def __init__(
+        self, frames: int, groups: Sequence[int] = (1,), *, pages: int | None = None
+    ) -> None:
         self.page_frames = sum(groups)
         self.total = frames // self.page_frames
         self.groups = tuple(range(len(groups)))
         ends = np.cumsum(groups).tolist()
         self._columns = [slice(end - size, end) for size, end in zip(groups, ends, strict=True)]
         self.sizes = tuple(groups)
-        most = frames // min(groups)
+        most = pages or frames // min(size for size in groups if size)
         self.frames = np.full((most, self.page_frames), ABSENT, np.int32)
         self._references = [[0] * len(groups) for _ in range(most)]
+        self._present = [[False] * len(groups) for _ in range(most)]
+        self._idle = 0
         self._free_ids = list(range(most))
         self._free_frames = list(range(frames))
         self._cached: OrderedDict[tuple[PageId, int], None] = OrderedDict()
@@ -66,7 +72,8 @@ class PageTable:
     @property
     def free(self) -> int:
         """Whole pages that ``allocate`` can give, by what is free or cached."""
-        return (len(self._free_frames) + self._cached_frames) // self.page_frames
+        frames = (len(self._free_frames) + self._cached_frames) // self.page_frames
+        return min(frames, len(self._free_ids) + self._idle)
 
     @property
     def cached(self) -> int:
@@ -91,10 +98,8 @@ class PageTable:
         """
         if count > self.free:
             raise OutOfPages(f"{count} pages wanted, {self.free} of {self.total} are free")
-        while len(self._free_frames) < count * self.page_frames:
-            (page, group), _ = self._cached.popitem(last=False)
-            self._cached_frames -= self.sizes[group]
-            self._vacate(page, group)
+        while len(self._free_frames) < count * self.page_frames or len(self._free_ids) < count:
+            self._evict(*next(iter(self._cached)))
         return [self._take() for _ in range(count)]
 
     def find(self, key: PageKey, groups: Iterable[int] | None = None) -> PageId | None:
@@ -103,6 +108,7 @@ class PageTable:
         if not self.knows(key, wanted):
             return None
         page = self._page_of[key]
+        self._idle -= wanted != () and not any(self._references[page])
         for group in wanted:
             if (page, group) in self._cached:
                 del self._cached[page, group]
@@ -148,6 +154,7 @@ class PageTable:
                 self._references[page][group] -= 1
                 if self._references[page][group] == 0:
                     self._retire(page, group)
+            self._idle += released != () and self._is_idle(page)
 
     def check(self) -> None:
         """Verify the accounting.
@@ -161,28 +168,36 @@ class PageTable:
         assert len(placed) == len(set(placed))
         assert not free & set(placed)
         ids = set(self._free_ids)
-        cached_frames = 0
+        cached_frames = idle = 0
         for page, counts in enumerate(self._references):
             present = [group for group in self.groups if self._is_present(page, group)]
             assert bool(present) == (page not in ids)
+            idle += self._is_idle(page)
             assert min(counts) >= 0
             for group in self.groups:
                 cached = (page, group) in self._cached
                 assert cached == (group in present and counts[group] == 0)
                 assert group in present or counts[group] == 0
+                lies = self.frames[page, self._columns[group]] != ABSENT
+                assert lies.all() if group in present else not lies.any()
                 assert not cached or page in self._key_of
                 cached_frames += self.sizes[group] * cached
-        assert cached_frames == self._cached_frames
+        assert (cached_frames, idle) == (self._cached_frames, self._idle)
         assert not ids & self._key_of.keys()
         assert {key: page for page, key in self._key_of.items()} == self._page_of
 
     def _is_present(self, page: PageId, group: int) -> bool:
-        return bool(self.frames[page, self._columns[group].start] != ABSENT)
+        return self._present[page][group]
+
+    def _is_idle(self, page: PageId) -> bool:
+        """True where something of the page is known and nobody holds any of it."""
+        return any(self._present[page]) and not any(self._references[page])
 
     def _take(self) -> PageId:
         page = heapq.heappop(self._free_ids)
         self.frames[page] = [heapq.heappop(self._free_frames) for _ in range(self.page_frames)]
         self._references[page] = [1] * len(self.groups)
+        self._present[page] = [True] * len(self.groups)
         return page
 
     def _retire(self, page: PageId, group: int) -> None:
@@ -192,12 +207,21 @@ class PageTable:
         else:
             self._vacate(page, group)
 
+    def _evict(self, page: PageId, group: int) -> None:
+        """Give a cached part's frames back."""
+        was_idle = self._is_idle(page)
+        del self._cached[page, group]
+        self._cached_frames -= self.sizes[group]
+        self._vacate(page, group)
+        self._idle -= was_idle and not self._is_idle(page)
+
     def _vacate(self, page: PageId, group: int) -> None:
         """The part lies nowhere any more; nobody holds it, and it is not in the cache."""
         for frame in self.frames[page, self._columns[group]].tolist():
             heapq.heappush(self._free_frames, frame)
         self.frames[page, self._columns[group]] = ABSENT
-        if (self.frames[page] == ABSENT).all():
+        self._present[page][group] = False
+        if not any(self._present[page]):
             key = self._key_of.pop(page, None)
             if key is not None:
                 del self._page_of[key]
@@ -208,6 +232,4 @@ class PageTable:
         del self._page_of[self._key_of.pop(page)]
         for group in self.groups:
             if (page, group) in self._cached:
-                del self._cached[page, group]
-                self._cached_frames -= self.sizes[group]
-                self._vacate(page, group)
+                self._evict(page, group)
