@@ -115,10 +115,12 @@ def test_the_longest_context_ends_with_the_memory_or_with_the_positions() -> Non
     assert small == (
         ContextFit("full", 73 * PAGE_TOKENS, whole=False),
         ContextFit("hybrid", 73 * PAGE_TOKENS, whole=False),
+        ContextFit("hierarchical", 73 * PAGE_TOKENS, whole=False),
         ContextFit("window", 131_072, whole=True),
     )
     assert large == tuple(
-        ContextFit(name, 131_072, whole=True) for name in ("full", "hybrid", "window")
+        ContextFit(name, 131_072, whole=True)
+        for name in ("full", "hybrid", "hierarchical", "window")
     )
 
 

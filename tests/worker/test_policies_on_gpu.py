@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from longspan.worker.attention.centroids import make_centroids
 from longspan.worker.attention.layer_plan import View
 from longspan.worker.attention.policy import ModelPolicy
 from longspan.worker.attention.pool import LayerPages
@@ -36,9 +37,12 @@ def test_each_backend_equals_the_definition(
     expected = document.reference(POLICIES[policy], ZONES).out
     on_host = document.layer
     assert on_host.bounds is not None
-    layer = LayerPages(
-        *(x.to(ON_GPU, torch.bfloat16) for x in (on_host.keys, on_host.values, on_host.bounds))
+    keys, values, bounds = (
+        x.to(ON_GPU, torch.bfloat16) for x in (on_host.keys, on_host.values, on_host.bounds)
     )
+    centroids = make_centroids(keys, values)
+    centroids.write(torch.arange(len(keys), device=ON_GPU), keys, values)
+    layer = LayerPages(keys, values, bounds, centroids)
     start, end = chunk
     view = View(ModelPolicy(policy, (POLICIES[policy],)), ZONES)
     step = StepAttention(backend, document.rows(start, end), [view], ON_GPU)

@@ -29,7 +29,8 @@ def attend_unfolded(
     kv_heads = layer.keys.shape[1]
     order = torch.from_numpy(np.concatenate(list(_order(rows, kv_heads)))).to(query.device)
     grouped = query.reshape(len(query) * kv_heads, -1, query.shape[-1])[order]
-    single = LayerPages(*(x.reshape(-1, 1, *x.shape[2:]) for x in (layer.keys, layer.values)))
+    keys, values = (x.reshape(-1, 1, *x.shape[2:]) for x in (layer.keys, layer.values))
+    single = LayerPages(keys, values)
     if layer.latent:
         single = layer
     plan = backend.plan(_rows(rows, selected.cpu().numpy(), kv_heads), query.device)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from longspan.worker.attention.policy import CENTROID_TOKENS, ModelPolicy
 from longspan.worker.attention.pool import PAGE_TOKENS
 from longspan.worker.devices import free_bytes
 from longspan.worker.failures import NoMemory, StartFailure
@@ -19,6 +20,16 @@ LEAST_PAGES = 2
 def token_bytes(shapes: Sequence[LayerShape], dtype: torch.dtype) -> int:
     """Bytes of KV for one token over all layers."""
     return sum(shape.numbers for shape in shapes) * dtype.itemsize
+
+
+def page_bytes(policy: ModelPolicy, shapes: Sequence[LayerShape], dtype: torch.dtype) -> int:
+    """Bytes of one page over all layers, with the centroids that the policy looks at."""
+    centroids = PAGE_TOKENS // CENTROID_TOKENS
+    rows = sum(
+        shape.numbers * (centroids if policy.layer(index).has_centroids else 0)
+        for index, shape in enumerate(shapes)
+    )
+    return rows * dtype.itemsize + PAGE_TOKENS * token_bytes(shapes, dtype)
 
 
 def page_count(
@@ -46,10 +57,10 @@ def page_count(
         StartFailure: not even a short prompt would fit.
         NoMemory: more was asked for than is free.
     """
-    page_bytes = token_bytes(shapes, dtype) * PAGE_TOKENS
+    one_page = token_bytes(shapes, dtype) * PAGE_TOKENS
     free = free_bytes(device)
     if kv_tokens is not None:
-        kv_bytes = kv_tokens // PAGE_TOKENS * page_bytes
+        kv_bytes = kv_tokens // PAGE_TOKENS * one_page
     if kv_bytes is None:
         share = HOST_SHARE if device.type == "cpu" else GPU_SHARE
         kv_bytes = max(int(share * free) - kept_bytes, 0) // replicas if free is not None else GIB
@@ -58,10 +69,10 @@ def page_count(
             f"out of memory: {kv_bytes / GIB:.2f} GiB for KV pages, "
             f"{device} has {free / GIB:.2f} GiB free"
         )
-    pages = kv_bytes // page_bytes
+    pages = kv_bytes // one_page
     if pages < LEAST_PAGES:
         raise StartFailure(
             f"{kv_bytes} bytes hold {pages} KV pages; a page of {PAGE_TOKENS} tokens "
-            f"needs {page_bytes} bytes, and {LEAST_PAGES} are the least"
+            f"needs {one_page} bytes, and {LEAST_PAGES} are the least"
         )
     return pages

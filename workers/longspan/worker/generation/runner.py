@@ -62,7 +62,11 @@ class Runner:
         samples = np.array([chunk.samples for chunk in plan.chunks])
         views = [chunk.view for chunk in plan.chunks]
         attention = step_attention(self._backend, rows, views, self.device)
-        slots = rows.slots(self.device, bounds=any(view.policy.selects for view in views))
+        slots = rows.slots(
+            self.device,
+            bounds=any(view.policy.selects for view in views),
+            summaries=any(view.policy.summarises for view in views),
+        )
         return self._forward(
             self._tensor(ids.astype(np.int64)),
             self._tensor(positions),

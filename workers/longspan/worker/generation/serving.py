@@ -14,7 +14,7 @@ from longspan.worker.attention.select import select_backend
 from longspan.worker.devices import choose_dtype, has_bfloat16, open_device
 from longspan.worker.failures import NoMemory
 from longspan.worker.generation.graphs import capture_graphs
-from longspan.worker.generation.kv_memory import page_count, token_bytes
+from longspan.worker.generation.kv_memory import page_bytes, page_count
 from longspan.worker.generation.limits import StepLimits
 from longspan.worker.generation.outputs import Outputs
 from longspan.worker.generation.policies import Policies, policies_for
@@ -77,7 +77,7 @@ def serve_decoder(options: WorkerOptions) -> Served:
     self_check(runner, model, vocabulary=files.vocabulary)
     runner.graphs = capture_graphs(runner, options.decode_batches, context, scratch_page=pages)
     space = PageSpace(files.fingerprint, _name(dtype), LAYOUT)
-    page_bytes = PAGE_TOKENS * token_bytes(shapes, dtype)
+    bytes_of = {name: page_bytes(policies.get(name), shapes, dtype) for name in policies.names}
     outputs = Outputs(files)
     table = PageTable(pages)
     if device.type == "cpu":
@@ -91,7 +91,7 @@ def serve_decoder(options: WorkerOptions) -> Served:
             outputs,
             space,
             policies,
-            page_bytes=page_bytes,
+            page_bytes=bytes_of,
         ),
     )
 

@@ -125,7 +125,7 @@ def is_end(outcome: Outcome) -> bool:
 
 
 def event(outcome: Outcome, *, page_bytes: int) -> pb.Event:
-    """An outcome as the server hears of it; ``page_bytes`` is a page of all layers."""
+    """An outcome as the server hears of it; ``page_bytes`` is a page over all layers."""
     match outcome:
         case SequencePrefilled(sequence_id, count, cached):
             return pb.Event(prefilled=pb.Prefilled(job_id=sequence_id, tokens=count, cached=cached))

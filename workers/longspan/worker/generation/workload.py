@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -62,6 +62,9 @@ class Generation:
 
     Every sequence of the scheduler has its output here, until its terminal event. A fault is
     why a sequence fails where the scheduler only knows that it ends.
+
+    Args:
+        page_bytes: of a page over all layers, by the name of the policy.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class Generation:
         space: PageSpace,
         policies: Policies,
         *,
-        page_bytes: int,
+        page_bytes: Mapping[str, int],
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler
@@ -235,10 +238,14 @@ class Generation:
 
     def _event(self, outcome: Outcome) -> pb.Event:
         if not wire.is_end(outcome):
-            return wire.event(outcome, page_bytes=self._page_bytes)
+            return self._wired(outcome)
         sequence_id = outcome.sequence_id
         self._open.pop(sequence_id, None)
         fault = self._faults.pop(sequence_id, None)
         if fault:
             return events.failed(sequence_id, *fault)
-        return wire.event(outcome, page_bytes=self._page_bytes)
+        return self._wired(outcome)
+
+    def _wired(self, outcome: Outcome) -> pb.Event:
+        name = outcome.policy if isinstance(outcome, SequenceFinished) else ""
+        return wire.event(outcome, page_bytes=self._page_bytes.get(name, 0))

@@ -17,7 +17,7 @@ HOST_SHARE = 0.5
 memory when they are first used."""
 GPU_SHARE = 0.8
 """The same of a GPU's memory; of the rest activations take their part, and what pages are selected
-by: a sixteenth of the pages' own memory."""
+by, a sixteenth of the pages' own memory, and their means, a 64th."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,7 @@ def window_context(model: Geometry, element_bytes: int, free_bytes: int) -> int:
 POLICIES: Mapping[str, Callable[[Geometry, int, int], int]] = {
     "full": full_context,
     "hybrid": full_context,
+    "hierarchical": full_context,
     "window": window_context,
 }
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import Cache
 
+from longspan.worker.attention.centroids import make_centroids
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
 from longspan.worker.attention.selectors.quest import BLOCK_KEYS
 from longspan.worker.failures import StartFailure
@@ -41,10 +42,10 @@ class LayerShape(NamedTuple):
         keys = make(*shape, self.d, dtype=dtype, device=device)
         blocks = PAGE_TOKENS // BLOCK_KEYS
         bounds = make(self.kv_heads, count, blocks, 2 * self.d, dtype=dtype, device=device)
-        if self.latent:
-            return LayerPages(keys, keys[..., : self.dv], bounds)
-        values = make(*shape, self.dv, dtype=dtype, device=device)
-        return LayerPages(keys, values, bounds)
+        values = keys[..., : self.dv]
+        if not self.latent:
+            values = make(*shape, self.dv, dtype=dtype, device=device)
+        return LayerPages(keys, values, bounds, make_centroids(keys, values))
 
 
 class Probe(Cache):
