@@ -97,7 +97,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
     "no object": ({"json_schema": "[1]"}, "json_schema", "an object or true"),
     "schema": ({"json_schema": NOT_COMPILING}, "json_schema", "nonsense"),
     "regex": ({"regex": "(unclosed"}, "regex", "("),
-    "attention": ({"attention": "blocks"}, "attention", "full, window, hybrid"),
+    "attention": ({"attention": "blocks"}, "attention", "full, window, hybrid, hierarchical"),
 }
 
 
@@ -255,7 +255,7 @@ STARTS = {
     "pickled": (_without_safetensors, ["pytorch_model.bin", "no model.safetensors"]),
     "code": (_with_code, ["'mine' needs code that must be trusted"]),
     "tokenizer": (_without_tokenizer, ["no tokenizer.json"]),
-    "attention": (_with_a_policy_of_no_model, ["blocks", "full, window, hybrid"]),
+    "attention": (_with_a_policy_of_no_model, ["blocks", "full, window, hybrid, hierarchical"]),
     "memory": (_too_many_pages, ["out of memory", "GiB for KV pages", "GiB free"]),
 }
 

@@ -72,19 +72,17 @@ async def test_short_documents_are_seen_whole_under_every_policy(
     """Nothing lies between the first pages and the last ones yet."""
     async with decoding(worker) as sequences:
         # ``lean`` decides how pages are stored: a worker serves it from its start or never.
-        assert [one.name for one in sequences.ready.attention] == ["full", "window", "hybrid"]
-        answers = [
-            await ask(sequences, document[:1200], attention=name)
-            for name in ("", "full", "window", "hybrid")
-        ]
+        names = ["full", "window", "hybrid", "hierarchical"]
+        assert [one.name for one in sequences.ready.attention] == names
+        answers = [await ask(sequences, document[:1200], attention=name) for name in ("", *names)]
     assert len({answer.text for answer in answers}) == 1
     ends = [answer.finished for answer in answers]
-    assert [end.attention for end in ends] == ["full", "full", "window", "hybrid"]
-    assert [end.seen_share for end in ends] == [1.0] * 4
+    assert [end.attention for end in ends] == ["full", *names]
+    assert [end.seen_share for end in ends] == [1.0] * 5
     assert {end.cached_tokens for end in ends[2:]} == {0}, "policies share no pages"
 
 
-@pytest.mark.parametrize("name", ["window", "hybrid"])
+@pytest.mark.parametrize("name", ["window", "hybrid", "hierarchical"])
 async def test_a_document_may_arrive_in_any_pieces(
     worker: Worker, document: list[int], name: str
 ) -> None:
@@ -119,7 +117,7 @@ async def test_a_window_reads_what_full_attention_cannot_hold(
     assert 0 < long.finished.kv_bytes <= short.finished.kv_bytes + KV_BYTES // 100
 
 
-@pytest.mark.parametrize("name", ["window", "hybrid"])
+@pytest.mark.parametrize("name", ["window", "hybrid", "hierarchical"])
 async def test_an_answer_goes_on_where_another_worker_was(
     worker: Worker, document: list[int], name: str
 ) -> None:

@@ -119,7 +119,7 @@ def test_a_prompt_that_is_only_read_may_be_found_whole() -> None:
         scheduler.open(spec(number, DOCUMENT, max_tokens=0), 0.0)
         ends = finished(finish(scheduler, model))
     assert ends[SequenceId(2)] == SequenceFinished(
-        SequenceId(2), FinishReason.STOP, len(DOCUMENT), len(DOCUMENT), 0, frames=10
+        SequenceId(2), FinishReason.STOP, len(DOCUMENT), len(DOCUMENT), 0, frames=10, pages=10
     )
     assert SequenceId(2) not in model.computed
 

@@ -118,6 +118,7 @@ def test_the_longest_context_ends_with_the_memory_or_with_the_positions() -> Non
         ContextFit("full", 73 * PAGE_TOKENS, whole=False),
         ContextFit("window", 131_072, whole=True),
         ContextFit("hybrid", 73 * PAGE_TOKENS, whole=False),
+        ContextFit("hierarchical", 73 * PAGE_TOKENS, whole=False),
         ContextFit("lean", 438 * PAGE_TOKENS, whole=False),
     )
     assert large == tuple(ContextFit(name, 131_072, whole=True) for name in PRESETS)

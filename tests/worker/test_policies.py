@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longspan.worker.attention.base import Attended, Backend
+from longspan.worker.attention.centroids import make_centroids
 from longspan.worker.attention.cpu import CpuBackend
 from longspan.worker.attention.flash2 import Flash2
 from longspan.worker.attention.flash3 import Flash3
@@ -21,7 +22,7 @@ from longspan.worker.attention.folded import FoldedBackend
 from longspan.worker.attention.layer_plan import View
 from longspan.worker.attention.naive import NaiveBackend
 from longspan.worker.attention.naive_policy import attend_naively
-from longspan.worker.attention.policy import FULL, Kind, LayerPolicy, ModelPolicy
+from longspan.worker.attention.policy import FULL, Far, Kind, LayerPolicy, ModelPolicy
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
 from longspan.worker.attention.rows import AttentionRows
 from longspan.worker.attention.selection import STRIDE
@@ -46,7 +47,9 @@ WINDOW = LayerPolicy(kind=Kind.WINDOW, prefix_pages=1, window_pages=2)
 HYBRID = LayerPolicy(
     kind=Kind.HYBRID, prefix_pages=1, window_pages=1, selected_pages=2, dense_pages=2
 )
-POLICIES = {"full": FULL, "window": WINDOW, "hybrid": HYBRID}
+HIERARCHICAL = replace(HYBRID, kind=Kind.HIERARCHICAL, far=Far.CENTROID)
+POLICIES = {"full": FULL, "window": WINDOW, "hybrid": HYBRID, "hierarchical": HIERARCHICAL}
+SELECTING = [HYBRID, HIERARCHICAL]
 SCALE = 0.2
 HEADS, KV_HEADS, DIM = 6, 2, 16
 
@@ -75,7 +78,10 @@ class Document:
         poison = torch.full(shape, 1e4)
         bounds = quest.bounds(poison)
         pool = poison.clone()
-        self.layer = LayerPages(pool, pool[..., : dim // 2] if latent else poison.clone(), bounds)
+        values = pool[..., : dim // 2] if latent else poison.clone()
+        centroids = make_centroids(pool, values)
+        centroids.write(torch.arange(pages + 3), pool, values)
+        self.layer = LayerPages(pool, values, bounds, centroids)
 
     def round_to(self, dtype: torch.dtype) -> None:
         """Keep only numbers that this type has."""
@@ -147,12 +153,13 @@ def assert_as_defined(backend: Backend, policy: LayerPolicy, document: Document)
 @given(
     cuts=st.sets(st.sampled_from([256, 512, 768, 1024, 1280, 1700, 1750, 1790]), max_size=6),
     seed=st.integers(0, 5),
+    policy=st.sampled_from(SELECTING),
 )
-def test_any_allowed_cutting_gives_the_same(cuts: set[int], seed: int) -> None:
+def test_any_allowed_cutting_gives_the_same(cuts: set[int], seed: int, policy: LayerPolicy) -> None:
     """Chunks end at pages while documents are read, anywhere behind them."""
     zones = Zones(task_start=1700, answer_start=1790)
     one, many = (
-        Document(1800, seed=seed).attend(CpuBackend(), HYBRID, zones, parts)
+        Document(1800, seed=seed).attend(CpuBackend(), policy, zones, parts)
         for parts in ([], sorted(cuts))
     )
     assert_close(one, many)
@@ -167,7 +174,8 @@ def test_a_window_may_be_cut_anywhere(cuts: set[int], seed: int) -> None:
     assert_close(expected, document.attend(CpuBackend(), WINDOW, Zones(), sorted(cuts)))
 
 
-def test_a_document_does_not_depend_on_the_task_behind_it() -> None:
+@pytest.mark.parametrize("policy", SELECTING, ids=lambda policy: policy.kind)
+def test_a_document_does_not_depend_on_the_task_behind_it(policy: LayerPolicy) -> None:
     """Two tasks, and none: the outputs at the document's positions are the same bits."""
     outs = []
     for seed, zones in ((1, Zones(1500, 1790)), (2, Zones(1500, 1600)), (3, Zones())):
@@ -176,25 +184,27 @@ def test_a_document_does_not_depend_on_the_task_behind_it() -> None:
         for x in (document.query, document.keys, document.values):
             x[1500:] = torch.randn(x[1500:].shape, generator=numbers)
         cuts = [512, 1024, 1280]
-        outs.append(document.attend(CpuBackend(), HYBRID, zones, cuts).out[:1280])
+        outs.append(document.attend(CpuBackend(), policy, zones, cuts).out[:1280])
     assert torch.equal(outs[0], outs[1])
     assert torch.equal(outs[0], outs[2])
 
 
-def test_nothing_is_seen_before_it_is_there() -> None:
+@pytest.mark.parametrize("policy", SELECTING, ids=lambda policy: policy.kind)
+def test_nothing_is_seen_before_it_is_there(policy: LayerPolicy) -> None:
     """Causality: what comes later changes no earlier output, block by block."""
     before, after = Document(1800, seed=4), Document(1800, seed=4)
     for x in (after.query, after.keys, after.values):
         x[1280:] += 1
     cuts = [512, 1024, 1280]
-    one, other = (d.attend(CpuBackend(), HYBRID, Zones(), cuts).out for d in (before, after))
+    one, other = (d.attend(CpuBackend(), policy, Zones(), cuts).out for d in (before, after))
     assert torch.equal(one[:1280], other[:1280])
     assert not torch.equal(one[1280:], other[1280:])
 
 
-def test_selecting_all_pages_is_full_attention() -> None:
-    """With nothing left out a hybrid layer is a full one."""
-    everything = replace(HYBRID, selected_pages=100, dense_pages=0)
+@pytest.mark.parametrize("policy", SELECTING, ids=lambda policy: policy.kind)
+def test_selecting_all_pages_is_full_attention(policy: LayerPolicy) -> None:
+    """With nothing left out a selecting layer is a full one."""
+    everything = replace(policy, selected_pages=100, dense_pages=0)
     document = Document(1500)
     expected = document.reference(FULL, Zones())
     assert_close(expected, document.attend(CpuBackend(), everything, Zones(), [256, 1024]))
@@ -230,26 +240,30 @@ def test_pages_outside_a_window_are_never_read() -> None:
 @pytest.mark.parametrize("name", BACKENDS)
 def test_sequences_of_all_policies_share_a_step(name: str) -> None:
     """Every sequence of a packed row gets its own policy's attention."""
-    documents = [Document(1700, seed=seed) for seed in range(3)]
+    documents = [Document(1700, seed=seed) for seed in range(4)]
     zones = Zones(task_start=1690, answer_start=1695)
     pages = sum(len(d.layer.keys) for d in documents)
     shape = (pages, KV_HEADS, PAGE_TOKENS, DIM)
-    pool = LayerPages(torch.empty(shape), torch.empty(shape), torch.empty(2, pages, 16, 2 * DIM))
+    keys, values = torch.empty(shape), torch.empty(shape)
+    bounds, centroids = torch.empty(2, pages, 16, 2 * DIM), make_centroids(keys, values)
+    pool = LayerPages(keys, values, bounds, centroids)
     tables, first = [], 0
     for document in documents:
         document.write(0, 1700)
         own = slice(first, first + len(document.layer.keys))
         pool.keys[own], pool.values[own] = document.layer.keys, document.layer.values
-        assert pool.bounds is not None
-        assert document.layer.bounds is not None
-        pool.bounds[:, own] = document.layer.bounds
+        known = document.layer.bounds, document.layer.centroids
+        assert known[0] is not None
+        assert known[1] is not None
+        bounds[:, own] = known[0]
+        centroids.keys[:, own], centroids.values[:, own] = known[1].keys, known[1].values
         tables.append(document.table + np.int32(first))
         first = own.stop
-    starts, ends = np.array([1699, 1696, 1280]), np.array([1700, 1697, 1700])
+    starts, ends = np.array([1699, 1696, 1280, 1690]), np.array([1700, 1697, 1700, 1699])
     rows = AttentionRows(
         starts, ends - starts, [t[: -(-e // 256)] for t, e in zip(tables, ends, strict=True)]
     )
-    policies = (HYBRID, WINDOW, HYBRID)
+    policies = (HYBRID, WINDOW, HIERARCHICAL, HIERARCHICAL)
     views = [View(ModelPolicy("test", (policy,)), zones) for policy in policies]
     query = torch.cat([d.query[s:e] for d, s, e in zip(documents, starts, ends, strict=True)])
     actual = StepAttention([BACKENDS[name]], [rows], views, CPU).attend(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from longspan.worker.attention.centroids import make_centroids
 from longspan.worker.attention.layer_plan import View
 from longspan.worker.attention.policy import ModelPolicy
 from longspan.worker.attention.pool import LayerPages
@@ -39,7 +40,9 @@ def test_each_backend_equals_the_definition(
     keys, values, bounds = (
         x.to(ON_GPU, torch.bfloat16) for x in (on_host.keys, on_host.values, on_host.bounds)
     )
-    layer = LayerPages(keys, values, bounds)
+    centroids = make_centroids(keys, values)
+    centroids.write(torch.arange(len(keys), device=ON_GPU), keys, values)
+    layer = LayerPages(keys, values, bounds, centroids=centroids)
     start, end = chunk
     view = View(ModelPolicy(policy, (POLICIES[policy],)), ZONES)
     step = StepAttention([backend], [document.rows(start, end)], [view], ON_GPU)

@@ -28,7 +28,7 @@ class Generation:
         json_schema: the answer is JSON of this schema; a mapping is kept as its text.
         regex: the whole answer matches it.
         attention: name of the policy that the documents are read under: "full", "window",
-            "hybrid", or another that the server's model knows.
+            "hybrid", "hierarchical", or another that the server's model knows.
 
     Raises:
         ValueError: both a schema and an expression, an empty stop text, a number that the wire

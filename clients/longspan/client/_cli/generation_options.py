@@ -49,7 +49,8 @@ class GenerationOptions:
         str | None,
         typer.Option(
             metavar="NAME",
-            help="How documents are read: full, window, hybrid; default what the server says.",
+            help="How documents are read: full, window, hybrid, hierarchical; the server has a "
+            "default.",
         ),
     ] = None
 

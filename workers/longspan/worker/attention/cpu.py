@@ -10,7 +10,8 @@ import torch
 from longspan.worker.attention.base import Attended
 from longspan.worker.attention.cpu_decode import DecodeRows, decode
 from longspan.worker.attention.cpu_prefill import PrefillChunk, prefill
-from longspan.worker.attention.cpu_selected import Run, attend_pages, same_lengths
+from longspan.worker.attention.cpu_selected import attend_pages
+from longspan.worker.attention.equal_lengths import Run, same_lengths
 from longspan.worker.attention.merge import merge
 from longspan.worker.attention.pool import LayerPages
 from longspan.worker.attention.rows import AttentionRows

@@ -3,45 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from longspan.worker.attention.base import Attended
 from longspan.worker.attention.cpu_kernel import flash
+from longspan.worker.attention.equal_lengths import Run
 from longspan.worker.attention.merge import joined
 from longspan.worker.attention.pool import LayerPages
-from longspan.worker.attention.rows import AttentionRows
 
 COPIED = 2**23
 """Numbers of keys copied for one call: they should stay in the cache until they are read."""
-
-
-class Run(NamedTuple):
-    """Neighbouring rows with equally many queries.
-
-    Attributes:
-        first, last: the rows [first, last).
-        query: where their queries begin.
-        length: queries of each.
-    """
-
-    first: int
-    last: int
-    query: int
-    length: int
-
-
-def same_lengths(rows: AttentionRows) -> list[Run]:
-    """The runs of a step, in its order."""
-    changes = np.flatnonzero(np.diff(rows.lengths)) + 1
-    bounds = [0, *changes.tolist(), len(rows.lengths)]
-    return [
-        Run(first, last, int(rows.offsets[first]), int(rows.lengths[first]))
-        for first, last in pairwise(bounds)
-    ]
 
 
 def attend_pages(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from longspan.worker.attention.policy import FULL, FULL_MODEL, LayerPolicy, ModelPolicy
+from longspan.worker.attention.policy import FULL, FULL_MODEL, Far, LayerPolicy, ModelPolicy
 from longspan.worker.attention.pool import PAGE_TOKENS
 from longspan.worker.attention.rows import AttentionRows
 from longspan.worker.attention.zones import NO_ZONES, Block, Zones, blocks
@@ -55,7 +55,8 @@ class FixedRows:
 class SelectingRows:
     """Queries that see pages of their own choice beside those that are known.
 
-    Every block selects the same number of pages, from more than that.
+    Every block selects the same number of pages, from more than that; those that a kv head
+    leaves are the block's far pages for it.
 
     Attributes:
         queries: int64 [tokens], their places in the packed row; ascending.
@@ -63,6 +64,7 @@ class SelectingRows:
         starts: int64 [blocks], positions of the blocks' first queries in their sequences.
         candidates: one int32 array a block: the pages to select from.
         pages: how many each kv head of a block selects.
+        far: how the others are seen.
     """
 
     queries: Integers
@@ -70,6 +72,7 @@ class SelectingRows:
     starts: Integers
     candidates: Sequence[Table]
     pages: int
+    far: Far = Far.NONE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,7 +98,7 @@ def layer_plan(
 ) -> LayerPlan:
     """The plan of a layer where chunk i follows ``policies[i]``."""
     fixed: list[_Row] = []
-    selecting: dict[int, list[tuple[_Row, int, Table]]] = {}
+    selecting: dict[tuple[int, Far], list[tuple[_Row, int, Table]]] = {}
     for index, policy in enumerate(policies):
         start, end = int(rows.starts[index]), int(rows.ends[index])
         first, table = int(rows.offsets[index]) - start, rows.block_tables[index]
@@ -106,10 +109,11 @@ def layer_plan(
                 fixed.append(row)
             else:
                 chosen = (row, block.start, table[candidates.start : candidates.stop])
-                selecting.setdefault(policy.selected_pages, []).append(chosen)
+                alike = policy.selected_pages, policy.far
+                selecting.setdefault(alike, []).append(chosen)
     return LayerPlan(
         fixed=FixedRows(_queries(fixed), _rows(fixed)) if fixed else None,
-        selecting=[_selecting(pages, chosen) for pages, chosen in selecting.items()],
+        selecting=[_selecting(*alike, chosen) for alike, chosen in selecting.items()],
     )
 
 
@@ -150,7 +154,7 @@ def _row(block: Block, first: int, table: Table, policy: LayerPolicy) -> _Row:
     return _Row(first + block.start, length, block.start - hidden, seen)
 
 
-def _selecting(pages: int, chosen: Sequence[tuple[_Row, int, Table]]) -> SelectingRows:
+def _selecting(pages: int, far: Far, chosen: Sequence[tuple[_Row, int, Table]]) -> SelectingRows:
     rows = [row for row, _, _ in chosen]
     return SelectingRows(
         queries=_queries(rows),
@@ -158,6 +162,7 @@ def _selecting(pages: int, chosen: Sequence[tuple[_Row, int, Table]]) -> Selecti
         starts=np.array([start for _, start, _ in chosen], np.int64),
         candidates=[candidates for _, _, candidates in chosen],
         pages=pages,
+        far=far,
     )
 
 

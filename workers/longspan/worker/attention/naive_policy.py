@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from longspan.worker.attention.base import Attended
-from longspan.worker.attention.policy import Kind, LayerPolicy
+from longspan.worker.attention.policy import CENTROID_TOKENS, Far, Kind, LayerPolicy
 from longspan.worker.attention.pool import PAGE_TOKENS
 from longspan.worker.attention.selectors import quest
 from longspan.worker.attention.zones import Zones
@@ -28,9 +28,15 @@ def attend_naively(
     """
     group = query.shape[1] // keys.shape[1]
     seen = visible(query, keys, policy, zones, stride=stride)
+    weights = torch.ones(len(keys))
+    if policy.far is Far.CENTROID:
+        far = unseen_parts(query, keys, policy, zones, stride=stride)
+        keys, values = (torch.cat((x.float(), part_means(x))) for x in (keys, values))
+        seen = torch.cat((seen, far), -1)
+        weights = torch.cat((weights, torch.full((far.shape[-1],), float(CENTROID_TOKENS))))
     keys, values = (x.float().repeat_interleave(group, 1) for x in (keys, values))
     scores = torch.einsum("qhd,khd->hqk", query.float() * scale, keys)
-    scores = scores.masked_fill(~seen.repeat_interleave(group, 0), float("-inf"))
+    scores = (scores + weights.log()).masked_fill(~seen.repeat_interleave(group, 0), float("-inf"))
     lse = scores.logsumexp(-1)
     out = torch.einsum("hqk,khd->qhd", (scores - lse[..., None]).exp(), values)
     return Attended(out.to(query.dtype), lse.T)
@@ -53,7 +59,7 @@ def visible(
     page = positions // PAGE_TOKENS
     near = page >= (page - policy.window_pages)[:, None]
     seen = (near | (page < policy.prefix_pages)).expand(kv_heads, -1, -1).clone()
-    if policy.kind is Kind.HYBRID:
+    if policy.selects:
         task = tokens if zones.task_start is None else zones.task_start
         answer = tokens if zones.answer_start is None else zones.answer_start
         dense = (page < policy.dense_pages) | ((positions >= task) & (positions < answer))
@@ -63,6 +69,32 @@ def visible(
             for rows in _groups(dense.tolist(), task, answer):
                 _choose(seen[head], rows, heads[:, head], keys[:, head], policy, stride)
     return seen & causal
+
+
+def unseen_parts(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    policy: LayerPolicy,
+    zones: Zones,
+    *,
+    stride: int,
+) -> torch.Tensor:
+    """Which parts of earlier pages each query sees no key of: bool [kv_heads, n, parts].
+
+    These are what it sees the centroids of.
+    """
+    seen = visible(query, keys, policy, zones, stride=stride)
+    parts = torch.arange(len(keys) // PAGE_TOKENS * PAGE_TOKENS // CENTROID_TOKENS)
+    page = torch.arange(len(keys)) // PAGE_TOKENS
+    earlier = parts * CENTROID_TOKENS // PAGE_TOKENS < page[:, None]
+    return earlier & ~seen[..., parts * CENTROID_TOKENS]
+
+
+def part_means(numbers: torch.Tensor) -> torch.Tensor:
+    """The mean of every part of the whole pages; ``numbers`` is [n, kv_heads, d]."""
+    parts = len(numbers) // PAGE_TOKENS * PAGE_TOKENS // CENTROID_TOKENS
+    whole = numbers[: parts * CENTROID_TOKENS].float()
+    return whole.view(parts, CENTROID_TOKENS, *whole.shape[1:]).mean(1)
 
 
 def _groups(dense: list[bool], task: int, answer: int) -> list[list[int]]:

@@ -17,12 +17,30 @@ class Kind(StrEnum):
 
     ``FULL`` sees all keys; ``WINDOW`` the first pages and the last ones (StreamingLLM,
     arXiv:2309.17453); ``HYBRID`` beside these the pages that promise the largest scores (Quest,
-    arXiv:2406.10774).
+    arXiv:2406.10774); ``HIERARCHICAL`` the same, and a summary of all other pages.
     """
 
     FULL = "full"
     WINDOW = "window"
     HYBRID = "hybrid"
+    HIERARCHICAL = "hierarchical"
+
+
+class Far(StrEnum):
+    """How a hierarchical layer sees the pages that it neither keeps in view nor selects.
+
+    ``NONE`` not at all; ``CENTROID`` the mean key and value of every ``CENTROID_TOKENS`` of them,
+    as one key that counts for so many; ``LINEAR`` all of their keys, by linear attention, which
+    needs feature maps that were distilled from the model (LoLCATs, arXiv:2410.10254).
+    """
+
+    NONE = "none"
+    CENTROID = "centroid"
+    LINEAR = "linear"
+
+
+CENTROID_TOKENS = 64
+"""Tokens that one centroid stands for: a quarter of a page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +49,9 @@ class LayerPolicy:
 
     The keys are those at or before the query in the pages [0, prefix_pages), in
     [D - window_pages, D], and in ``selected_pages`` of those between, each kv head its own.
-    All keys are seen where ``FULL`` says so; and, with ``HYBRID``, from the first
-    ``dense_pages`` pages and from the whole task behind the documents.
+    All keys are seen where ``FULL`` says so; and, where pages are selected, from the first
+    ``dense_pages`` pages and from the whole task behind the documents. ``far`` says how the pages
+    are seen that are left.
 
     Raises:
         ValueError: a number is negative, or has no meaning for this kind.
@@ -43,6 +62,7 @@ class LayerPolicy:
     window_pages: int = 0
     selected_pages: int = 0
     dense_pages: int = 0
+    far: Far = Far.NONE
 
     def __post_init__(self) -> None:
         sizes = (self.prefix_pages, self.window_pages, self.selected_pages, self.dense_pages)
@@ -54,11 +74,20 @@ class LayerPolicy:
             raise ValueError("a window layer keeps no pages to select from")
         if self.kind is not Kind.FULL and self.prefix_pages < 1:
             raise ValueError("without its first tokens a model is lost (attention sinks)")
+        if self.far is not Far.NONE and self.kind is not Kind.HIERARCHICAL:
+            raise ValueError(f"a {self.kind} layer has no far state, so none of {self.far}")
+        if self.kind is Kind.HIERARCHICAL and self.selected_pages < 1:
+            raise ValueError("a hierarchical layer selects at least one page")
 
     @property
     def selects(self) -> bool:
         """True where pages are chosen by what they hold."""
-        return self.kind is Kind.HYBRID
+        return self.kind in (Kind.HYBRID, Kind.HIERARCHICAL)
+
+    @property
+    def has_centroids(self) -> bool:
+        """True where the means of pages are looked at."""
+        return self.far is Far.CENTROID
 
     @property
     def drops(self) -> bool:
@@ -76,7 +105,8 @@ class LayerPolicy:
         if self.kind is Kind.FULL or position < self.dense_pages * page_tokens:
             return position
         pages = self.prefix_pages + self.window_pages + self.selected_pages
-        return min(position, pages * page_tokens)
+        far = position // CENTROID_TOKENS if self.has_centroids else 0
+        return min(position, pages * page_tokens + far)
 
     def candidates(self, page: int) -> range:
         """Pages that queries in ``page`` may select."""
@@ -113,6 +143,11 @@ class ModelPolicy:
         return any(layer.selects for layer in self.layers)
 
     @property
+    def summarises(self) -> bool:
+        """True where some layer looks at what stands for pages."""
+        return any(layer.far is not Far.NONE for layer in self.layers)
+
+    @property
     def dense_pages(self) -> int:
         """Pages from the start whose queries choose nothing, in any layer."""
         return min((layer.dense_pages for layer in self.layers if layer.selects), default=0)
@@ -137,12 +172,22 @@ class ModelPolicy:
             return "full"
         return ";".join(
             f"{count}*{layer.kind},{layer.prefix_pages},{layer.window_pages},"
-            f"{layer.selected_pages},{layer.dense_pages}"
+            f"{layer.selected_pages},{layer.dense_pages}{_far(layer.far)}"
             for layer, count in self._runs()
         )
 
     def _runs(self) -> list[tuple[LayerPolicy, int]]:
         return [(layer, len(list(same))) for layer, same in groupby(self.layers)]
+
+
+def _far(far: Far) -> str:
+    match far:
+        case Far.NONE:
+            return ""
+        case Far.CENTROID:
+            return f",{far}/{CENTROID_TOKENS}"
+        case Far.LINEAR:
+            return f",{far}"
 
 
 FULL_MODEL = ModelPolicy()
@@ -194,6 +239,18 @@ PRESETS = {
                 window_pages=4,
                 selected_pages=8,
                 dense_pages=64,
+            ),
+            full_layers=0.25,
+        ),
+        Policy(
+            "hierarchical",
+            LayerPolicy(
+                kind=Kind.HIERARCHICAL,
+                prefix_pages=8,
+                window_pages=4,
+                selected_pages=8,
+                dense_pages=64,
+                far=Far.CENTROID,
             ),
             full_layers=0.25,
         ),

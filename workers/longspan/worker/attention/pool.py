@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from longspan.worker.attention.centroids import Centroids
+from longspan.worker.attention.linear.page_sums import PageSums
 from longspan.worker.attention.selectors import quest
 
 PAGE_TOKENS = 256
@@ -23,11 +25,15 @@ class LayerPages:
         bounds: [kv_heads, pages, BLOCKS, 2 d], see ``selectors.quest``, right for pages that are
             full; None where no policy selects pages.
         frame: which of a page's frames the layer lies in; block tables differ by it.
+        centroids: the means of the pages, of full ones; None where no policy looks at them.
+        page_sums: the linear states of full pages; None likewise.
     """
 
     keys: torch.Tensor
     values: torch.Tensor
     bounds: torch.Tensor | None = None
+    centroids: Centroids | None = None
+    page_sums: PageSums | None = None
     frame: int = 0
 
     @property
@@ -47,6 +53,14 @@ class LayerPages:
             pages[slots.pages, :, slots.offsets] = new.transpose(0, 1)
         if slots.completed is not None and self.bounds is not None:
             self.bounds[:, slots.completed] = quest.bounds(self.keys[slots.completed])
+        if slots.completed is not None and slots.summaries:
+            self._summarise(slots.completed)
+
+    def _summarise(self, pages: torch.Tensor) -> None:
+        """Write down what stands for these pages where nobody looks into them."""
+        for summaries in (self.centroids, self.page_sums):
+            if summaries is not None:
+                summaries.write(pages, self.keys[pages], self.values[pages])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,9 +73,11 @@ class Slots:
             multiplies masked values by zero would let a NaN through that a former owner left.
             None where the kernel does not read them.
         completed: int64, pages that get their last token and may be selected from then on.
+        summaries: True where something is kept of these for those who do not look into them.
     """
 
     pages: torch.Tensor
     offsets: torch.Tensor
     fresh: torch.Tensor | None
     completed: torch.Tensor | None = None
+    summaries: bool = True

@@ -50,10 +50,11 @@ class AttentionRows:
         tables = [np.concatenate((room, table)) for table in self.block_tables]
         return AttentionRows(self.starts + pages * PAGE_TOKENS, self.lengths, tables)
 
-    def slots(self, device: torch.device, *, bounds: bool = True) -> Slots:
+    def slots(self, device: torch.device, *, bounds: bool = True, summaries: bool = True) -> Slots:
         """Where the row's tokens are stored, on ``device``.
 
-        ``bounds`` says that some sequence of the row selects pages.
+        ``bounds`` says that some sequence of the row selects pages, ``summaries`` that some
+        sees those that it does not select by what stands for them.
         """
         positions = [
             np.arange(start, end) for start, end in zip(self.starts, self.ends, strict=True)
@@ -66,7 +67,8 @@ class AttentionRows:
         offset = torch.from_numpy(np.concatenate(positions) % PAGE_TOKENS).to(device)
         fresh = page[offset == 0] if device.type == "cpu" else None
         completed = self._completed(device) if bounds else None
-        return Slots(page, offset, fresh if fresh is not None and len(fresh) else None, completed)
+        fresh = fresh if fresh is not None and len(fresh) else None
+        return Slots(page, offset, fresh, completed, summaries)
 
     def _completed(self, device: torch.device) -> torch.Tensor | None:
         """The pages that become full with this row."""

@@ -1,10 +1,13 @@
-"""How much of full attention a policy computes, counted in keys. Pure."""
+"""How much of full attention a policy computes, counted in keys. Pure.
+
+A centroid counts as one key: it costs as much as one.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 
-from longspan.worker.attention.policy import FULL, LayerPolicy, ModelPolicy
+from longspan.worker.attention.policy import CENTROID_TOKENS, FULL, LayerPolicy, ModelPolicy
 from longspan.worker.attention.zones import Zones
 
 
@@ -29,9 +32,15 @@ def hidden_keys(policy: LayerPolicy, zones: Zones, tokens: int, page_tokens: int
         start, end = page * page_tokens, min((page + 1) * page_tokens, tokens)
         window = policy.first_window_page(page)
         between = window - min(policy.prefix_pages, window)
-        left_out = max(0, between - policy.selected_pages) * page_tokens
+        far = max(0, between - policy.selected_pages)
+        left_out = far * (page_tokens - _summaries(policy, page_tokens))
         hidden += left_out * _sparse_queries(policy, zones, start, end, page_tokens)
     return hidden
+
+
+def _summaries(policy: LayerPolicy, page_tokens: int) -> int:
+    """Keys that a query sees in the place of a far page's."""
+    return -(-page_tokens // CENTROID_TOKENS) if policy.has_centroids else 0
 
 
 def _sparse_queries(

@@ -9,8 +9,11 @@ from typing import Any, Protocol
 import torch
 
 from longspan.worker.attention.base import Attended, Backend
-from longspan.worker.attention.layer_plan import LayerPlan, View, is_full, layer_plan
-from longspan.worker.attention.policy import LayerPolicy
+from longspan.worker.attention.far_centroids import FarCentroids
+from longspan.worker.attention.far_linear import FarLinear
+from longspan.worker.attention.layer_plan import LayerPlan, SelectingRows, View, is_full, layer_plan
+from longspan.worker.attention.merge import merge
+from longspan.worker.attention.policy import Far, LayerPolicy
 from longspan.worker.attention.pool import LayerPages
 from longspan.worker.attention.rows import AttentionRows
 from longspan.worker.attention.selection import Selection
@@ -24,11 +27,13 @@ class _Part:
         queries: int64 [tokens], their places in the packed row; None: all of it.
         plan: the backend's.
         selection: asked in every layer; None where the pages are known beforehand.
+        far: attention over what the queries do not select; None where it is not seen.
     """
 
     queries: torch.Tensor | None
     plan: Any
     selection: Selection | None
+    far: FarCentroids | FarLinear | None = None
 
 
 class LayerAttention(Protocol):
@@ -179,7 +184,10 @@ class _Frame:
         if part.selection is None:
             return self._backend.attend(query, layer, part.plan, scale=scale)
         selected = part.selection.select(query, layer)
-        return self._backend.attend_selected(query, layer, part.plan, selected, scale=scale)
+        near = self._backend.attend_selected(query, layer, part.plan, selected, scale=scale)
+        if part.far is None:
+            return near
+        return merge([near, part.far.attend(query, layer, selected, scale=scale)])
 
     def _plan(self, policies: tuple[LayerPolicy, ...]) -> list[_Part]:
         zones = [view.zones for view in self._views]
@@ -191,8 +199,19 @@ class _Frame:
         for blocks in planned.selecting:
             plan = self._backend.plan_selected(blocks.rows, blocks.pages, self._device)
             selection = Selection(blocks, self._device)
-            parts.append(_Part(self._places(blocks.queries), plan, selection))
+            far = _far_attention(blocks, self._device)
+            parts.append(_Part(self._places(blocks.queries), plan, selection, far))
         return parts
 
     def _places(self, queries: Any) -> torch.Tensor:
         return torch.from_numpy(queries).to(self._device)
+
+
+def _far_attention(blocks: SelectingRows, device: torch.device) -> FarCentroids | FarLinear | None:
+    match blocks.far:
+        case Far.NONE:
+            return None
+        case Far.CENTROID:
+            return FarCentroids(blocks, device)
+        case Far.LINEAR:
+            return FarLinear(blocks, device)

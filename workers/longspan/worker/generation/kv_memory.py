@@ -6,13 +6,26 @@ from collections.abc import Sequence
 
 import torch
 
+from longspan.worker.attention.policy import CENTROID_TOKENS, ModelPolicy
 from longspan.worker.attention.pool import PAGE_TOKENS
 from longspan.worker.devices import free_bytes
 from longspan.worker.failures import NoMemory, StartFailure
 from longspan.worker.models.geometry import GPU_SHARE, HOST_SHARE
+from longspan.worker.models.probe import LayerShape
 
 GIB = 1 << 30
 LEAST_PAGES = 2
+
+
+def summary_bytes(policy: ModelPolicy, shapes: Sequence[LayerShape], dtype: torch.dtype) -> int:
+    """Bytes that stand for one page over all layers: the centroids that the policy looks at."""
+    centroids = PAGE_TOKENS // CENTROID_TOKENS
+    rows = sum(
+        shape.numbers * centroids
+        for index, shape in enumerate(shapes)
+        if policy.layer(index).has_centroids
+    )
+    return rows * dtype.itemsize
 
 
 def frame_count(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -76,7 +77,7 @@ class _Slots:
 
     def _plain(self, layer: int, place: Place) -> LayerPages:
         slot = self._slot(layer, place.slot)
-        return LayerPages(slot.keys, slot.values, slot.bounds, place.frame)
+        return replace(slot, frame=place.frame)
 
     def _eight_bit(self, layer: int, place: Place) -> EightBitPages:
         slot, shape = self._slot(layer, place.slot), self._shapes[layer]

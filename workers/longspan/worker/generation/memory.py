@@ -99,6 +99,10 @@ class Memory:
             size * len(sequence.pages(group)) for group, size in enumerate(self._table.sizes)
         )
 
+    def pages(self, sequence: Sequence) -> int:
+        """Pages of which the sequence holds a part."""
+        return int((sequence.block_table.view(0, len(sequence.block_table)) != HOLE).sum())
+
     def reach(self, sequence: Sequence) -> int:
         """Pages that its block table could have if it held all frames there are."""
         given_up = sum(

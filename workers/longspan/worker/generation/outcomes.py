@@ -62,7 +62,8 @@ class SequenceFinished:
 
     Attributes:
         policy: the name of its attention policy.
-        frames: what it held, shared ones included.
+        frames: what it held of its pages, shared ones included.
+        pages: of which it held anything.
         seen_share: see ``attention.seen``.
     """
 
@@ -73,6 +74,7 @@ class SequenceFinished:
     output_tokens: int
     policy: str = "full"
     frames: int = 0
+    pages: int = 0
     seen_share: float = 1.0
 
 

@@ -76,7 +76,8 @@ class Runner:
         views = [chunk.view for chunk in plan.chunks]
         attention = step_attention(self._backends, rows, views, self.device)
         selects = any(view.policy.selects for view in views)
-        slots = [these.slots(self.device, bounds=selects) for these in rows]
+        summaries = any(view.policy.summarises for view in views)
+        slots = [r.slots(self.device, bounds=selects, summaries=summaries) for r in rows]
         return self._forward(
             self._tensor(ids.astype(np.int64)),
             self._tensor(positions),

@@ -293,6 +293,7 @@ class Scheduler:
             sequence.output_tokens,
             policy=sequence.spec.policy.name,
             frames=self.memory.frames(sequence),
+            pages=self.memory.pages(sequence),
             seen_share=sequence.seen_share(),
         )
 

@@ -14,7 +14,7 @@ from longspan.worker.attention.retention import longest
 from longspan.worker.attention.select import select_backend
 from longspan.worker.devices import choose_dtype, has_bfloat16, open_device
 from longspan.worker.generation.graphs import capture_graphs
-from longspan.worker.generation.kv_memory import frame_count
+from longspan.worker.generation.kv_memory import frame_count, summary_bytes
 from longspan.worker.generation.kv_pool import make_pool
 from longspan.worker.generation.limits import StepLimits
 from longspan.worker.generation.outputs import Outputs
@@ -22,7 +22,7 @@ from longspan.worker.generation.policies import Policies, policies_for
 from longspan.worker.generation.runner import Runner
 from longspan.worker.generation.scheduler import Scheduler
 from longspan.worker.generation.self_check import self_check
-from longspan.worker.generation.workload import Generation, PageSpace
+from longspan.worker.generation.workload import Generation, KvSizes, PageSpace
 from longspan.worker.kv.pages import PageTable
 from longspan.worker.models import seam
 from longspan.worker.models.decoder_files import DecoderFiles, find_decoder
@@ -84,6 +84,9 @@ def serve_decoder(options: WorkerOptions) -> Served:
     self_check(runner, model, vocabulary=files.vocabulary)
     runner.graphs = capture_graphs(runner, options.decode_batches, context, scratch_page=frames)
     space = PageSpace(files.fingerprint, _name(dtype), LAYOUT)
+    summaries = {
+        name: summary_bytes(policies.get(name).policy, shapes, dtype) for name in policies.names
+    }
     outputs = Outputs(files)
     if device.type == "cpu":
         keep_freed()
@@ -96,7 +99,7 @@ def serve_decoder(options: WorkerOptions) -> Served:
             outputs,
             space,
             policies,
-            frame_bytes=policies.frame_bytes,
+            KvSizes(policies.frame_bytes, summaries),
         ),
     )
 

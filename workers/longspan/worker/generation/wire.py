@@ -126,8 +126,8 @@ def is_end(outcome: Outcome) -> bool:
     return not isinstance(outcome, SequencePrefilled)
 
 
-def event(outcome: Outcome, *, frame_bytes: int) -> pb.Event:
-    """An outcome as the server hears of it; ``frame_bytes`` is the size of a frame."""
+def event(outcome: Outcome, *, kv_bytes: int = 0) -> pb.Event:
+    """An outcome as the server hears of it; ``kv_bytes`` is what it held at its end."""
     match outcome:
         case SequencePrefilled(sequence_id, count, cached):
             return pb.Event(prefilled=pb.Prefilled(job_id=sequence_id, tokens=count, cached=cached))
@@ -140,7 +140,7 @@ def event(outcome: Outcome, *, frame_bytes: int) -> pb.Event:
                     cached_tokens=outcome.cached_tokens,
                     output_tokens=outcome.output_tokens,
                     attention=outcome.policy,
-                    kv_bytes=outcome.frames * frame_bytes,
+                    kv_bytes=kv_bytes,
                     seen_share=outcome.seen_share,
                 )
             )

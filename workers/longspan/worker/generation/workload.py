@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -57,11 +57,32 @@ class PageSpace:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class KvSizes:
+    """What pages cost.
+
+    Attributes:
+        frame_bytes: of one of a page's frames.
+        summary_bytes: of what stands for a page, by the name of the policy.
+    """
+
+    frame_bytes: int
+    summary_bytes: Mapping[str, int]
+
+    def held(self, end: SequenceFinished) -> int:
+        """Bytes that a sequence held at its end."""
+        summaries = end.pages * self.summary_bytes.get(end.policy, 0)
+        return end.frames * self.frame_bytes + summaries
+
+
 class Generation:
     """The sequences of one stream; see ``Workload``.
 
     Every sequence of the scheduler has its output here, until its terminal event. A fault is
     why a sequence fails where the scheduler only knows that it ends.
+
+    Args:
+        page_bytes: of a page over all layers, by the name of the policy.
     """
 
     def __init__(
@@ -72,8 +93,7 @@ class Generation:
         outputs: Outputs,
         space: PageSpace,
         policies: Policies,
-        *,
-        frame_bytes: int,
+        sizes: KvSizes,
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler
@@ -81,7 +101,7 @@ class Generation:
         self._outputs = outputs
         self._space = space
         self._policies = policies
-        self._frame_bytes = frame_bytes
+        self._sizes = sizes
         self._open: dict[SequenceId, Output] = {}
         self._faults: dict[SequenceId, tuple[str, str]] = {}
 
@@ -235,10 +255,11 @@ class Generation:
 
     def _event(self, outcome: Outcome) -> pb.Event:
         if not wire.is_end(outcome):
-            return wire.event(outcome, frame_bytes=self._frame_bytes)
+            return wire.event(outcome)
         sequence_id = outcome.sequence_id
         self._open.pop(sequence_id, None)
         fault = self._faults.pop(sequence_id, None)
         if fault:
             return events.failed(sequence_id, *fault)
-        return wire.event(outcome, frame_bytes=self._frame_bytes)
+        held = self._sizes.held(outcome) if isinstance(outcome, SequenceFinished) else 0
+        return wire.event(outcome, kv_bytes=held)

@@ -16,7 +16,7 @@ HOST_SHARE = 0.5
 memory when they are first used."""
 GPU_SHARE = 0.8
 """The same of a GPU's memory; of the rest activations take their part, and what pages are selected
-by: a sixteenth of the pages' own memory."""
+by, a sixteenth of the pages' own memory, and their means, a 64th."""
 
 
 @dataclass(frozen=True, slots=True)

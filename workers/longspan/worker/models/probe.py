@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import Cache
 
+from longspan.worker.attention.centroids import make_centroids
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
 from longspan.worker.attention.selectors.quest import BLOCK_KEYS
 from longspan.worker.failures import StartFailure
@@ -44,10 +45,13 @@ class LayerShape(NamedTuple):
         """Pages that hold nothing yet."""
         shape = (count, self.kv_heads, PAGE_TOKENS)
         keys = _empty(*shape, self.d, dtype=dtype, device=device)
-        known = self.bounds(count, dtype, device) if bounds else None
-        if self.latent:
-            return LayerPages(keys, keys[..., : self.dv], known)
-        return LayerPages(keys, _empty(*shape, self.dv, dtype=dtype, device=device), known)
+        values = keys[..., : self.dv]
+        if not self.latent:
+            values = _empty(*shape, self.dv, dtype=dtype, device=device)
+        if not bounds:
+            return LayerPages(keys, values)
+        known = self.bounds(count, dtype, device)
+        return LayerPages(keys, values, known, centroids=make_centroids(keys, values))
 
     def bounds(self, count: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         """What is kept of so many pages to select them by."""

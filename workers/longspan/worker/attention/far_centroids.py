@@ -1,0 +1,66 @@
+"""Attention over the centroids of far pages: those that a kv head could select and did not.
+
+A centroid stands for the keys of its part of a page: one key, the mean, whose weight is their
+number. Its score gets the logarithm of that number, so that its mass is what the keys would have
+if each were the mean; by Jensen's inequality they have at least as much. The result is merged
+with exact attention by log-sum-exp, which is right only where no page is in both.
+"""
+
+from __future__ import annotations
+
+from math import log
+
+import torch
+
+from longspan.worker.attention.base import Attended
+from longspan.worker.attention.centroids import Centroids
+from longspan.worker.attention.far_pages import NUMBERS, FarPages, Lane
+from longspan.worker.attention.layer_plan import SelectingRows
+from longspan.worker.attention.merge import joined
+from longspan.worker.attention.pool import LayerPages
+
+
+class FarCentroids:
+    """A step's blocks of one selecting policy, ready to look at far pages in every layer.
+
+    Args:
+        numbers: see ``NUMBERS``.
+    """
+
+    def __init__(
+        self, blocks: SelectingRows, device: torch.device, *, numbers: int = NUMBERS
+    ) -> None:
+        self._pages = FarPages(blocks, device, numbers=numbers)
+
+    def attend(
+        self, query: torch.Tensor, layer: LayerPages, selected: torch.Tensor, *, scale: float
+    ) -> Attended:
+        """Attend from ``query`` [tokens, heads, d]; each block has at least one far page.
+
+        ``selected`` is int64 [blocks, kv_heads, pages]: a kv head's own are not among its far
+        ones. The result is in float32.
+        """
+        known = layer.centroids
+        assert known is not None
+        kv_heads, _, parts, dim = known.keys.shape
+        lanes = self._pages.tiles(heads=query.shape[1], width=kv_heads * dim, parts=parts)
+        return joined(_attend(query, known, lane, selected, scale) for lane in lanes)
+
+
+def _attend(
+    query: torch.Tensor, known: Centroids, lane: Lane, selected: torch.Tensor, scale: float
+) -> Attended:
+    run, blocks, kv_heads = lane.run, len(lane.pages), known.keys.shape[0]
+    tokens = query[run.query : run.query + blocks * run.length]
+    rows = tokens.view(blocks, run.length, kv_heads, -1, query.shape[-1])
+    rows = rows.permute(2, 0, 3, 1, 4).flatten(2, 3).float() * scale
+    keys, values = (lane.gathered(x).flatten(2, 3) for x in (known.keys, known.values))
+    hidden = lane.hidden(selected[run.first : run.last]).repeat_interleave(known.parts, -1)
+    scores = (rows @ keys.mT).add_(log(known.tokens))
+    scores.masked_fill_(hidden[:, :, None], float("-inf"))
+    lse = scores.logsumexp(-1)
+    out = scores.sub_(lse[..., None]).exp_() @ values
+    out = out.view(kv_heads, blocks, -1, run.length, out.shape[-1]).permute(1, 3, 0, 2, 4)
+    lse = lse.view(kv_heads, blocks, -1, run.length).permute(1, 3, 0, 2)
+    shape = tokens.shape[:2]
+    return Attended(out.reshape(*shape, -1), lse.reshape(shape))
