@@ -146,7 +146,7 @@ def test_what_fits_is_what_the_weights_leave() -> None:
     assert fitting.facts["kv_bytes_per_token"] == kv_bytes
     whole = min(131_072, left // (256 * kv_bytes) * 256)
     tokens = {"full": whole, "hybrid": whole, "hierarchical": whole}
-    tokens |= {"window": 131_072, "lean": 131_072}
+    tokens |= {"window": 131_072, "summary": 131_072, "lean": 131_072}
     assert fitting.facts["tokens"] == tokens
     assert found["Tesla T4", "DeepSeek-R1-Distill-Qwen-7B"].verdict is Verdict.ABSENT
     assert "weights do not fit" in found["Tesla T4", "DeepSeek-R1-Distill-Qwen-7B"].detail
@@ -159,7 +159,14 @@ def test_a_folder_is_measured_by_its_own_files(tmp_path: Path) -> None:
     memory = 4_000 + int(3 * 256 * kv_bytes / HOST_SHARE)
     _, found = capacity(tmp_path, [Device("cpu", memory, bfloat16=False)])
     assert found.facts["weight_bytes"] == 4_000
-    tokens = {"full": 768, "hybrid": 768, "hierarchical": 768, "window": 768, "lean": 512}
+    tokens = {
+        "full": 768,
+        "hybrid": 768,
+        "hierarchical": 768,
+        "window": 768,
+        "summary": 512,
+        "lean": 512,
+    }
     assert found.facts["tokens"] == tokens
     _, less = capacity(tmp_path, [Device("cpu", memory - 2, bfloat16=False)])
     assert less.facts["tokens"]["full"] == 512

@@ -86,12 +86,13 @@ def make_scheduler(
     context_tokens: int = 100_000,
     parity_tokens: int = 16_384,
     sizes: Sequence[int] = (1,),
+    numbers: int | None = None,
 ) -> Scheduler:
     """A scheduler with its own pages; ``sizes`` are their frames in each group of layers."""
     limits = StepLimits(
         budget_tokens=budget_tokens, sequences=sequences, parity_tokens=parity_tokens
     )
-    table = PageTable(pages * sum(sizes), sizes)
+    table = PageTable(pages * sum(sizes), sizes, pages=numbers)
     return Scheduler(limits, table, page_tokens=page_tokens, context_tokens=context_tokens)
 
 

@@ -103,3 +103,34 @@ async def test_sliding_layers_hold_no_more_than_their_window(
     assert found[pages].reason == found[20].reason == "LENGTH"
     assert found[pages].tokens == found[20].tokens
     assert found[pages].finished.kv_bytes == found[20].finished.kv_bytes <= pages * page
+
+
+@pytest.fixture(scope="module")
+def summary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """What stands for a page is all that is kept of it behind the window."""
+    folder = stretched_stories(Path(tmp_path_factory.mktemp("stories")), context_tokens=LONG + 1000)
+    with decoder(folder, "--attention", "summary", kv_bytes=KV_BYTES) as worker:
+        yield worker
+
+
+async def test_a_summary_is_read_where_full_attention_cannot_be_held(summary: Worker) -> None:
+    """However the document arrives; and found again, though its pages are gone."""
+    document = story_tokens(TEXT)[:LONG]
+    async with decoding(summary) as sequences:
+        contexts = {one.name: one.max_tokens for one in sequences.ready.attention}
+        assert list(contexts) == ["summary", "full", "window"]
+        assert contexts["full"] < LONG < contexts["summary"]
+        whole = await ask(sequences, document)
+        again = await ask(sequences, document)
+        window = await ask(sequences, document, attention="window")
+        pieces = await sequences.open([], sealed=False, max_tokens=16, tenant="pieces")
+        for start in range(0, len(document), 3777):
+            await sequences.append(pieces, document[start : start + 3777])
+        await sequences.append(pieces, QUESTION, seal=True, task_start=len(document))
+        await sequences.ended(pieces)
+    assert whole.tokens == again.tokens == pieces.tokens
+    assert again.finished.cached_tokens // PAGE == LONG // PAGE
+    assert window.finished.seen_share < whole.finished.seen_share < 0.5
+    page = 5 * 2 * 4 * 8 * 4 * PAGE
+    held = (8 + 8 + 1) * page + -(-LONG // PAGE) * page // 64
+    assert held <= whole.finished.kv_bytes <= held + 2 * page

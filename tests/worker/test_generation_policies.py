@@ -257,3 +257,47 @@ def test_groups_under_pressure_complete_undisturbed(
     assert len(finished(finish(scheduler, model))) == len(sizes)
     for number, prompt in enumerate(prompts):
         assert model.output[SequenceId(number)] == grouped_output(prompt, 4)
+
+
+FORGETTING = ModelPolicy("forgetting", (WINDOW, FULL))
+"""The second group takes no frame: a page's number is all that is kept of it behind the window."""
+
+
+def test_numbers_outlive_frames_and_are_found_again() -> None:
+    """A text of 250 pages in 20 frames, twice: the second time nothing is computed but its end."""
+    scheduler, model = make_scheduler(pages=20, sizes=(1, 0), numbers=300), ToyModel()
+    cached = {}
+    for number in (1, 2):
+        prompt = np.concatenate((text(2000), text(9, seed=number)))
+        scheduler.open(spec(number, prompt, policy=FORGETTING, groups=(0, 1)), 0.0)
+        cached[number] = finished(finish(scheduler, model))[SequenceId(number)].cached_tokens
+        assert model.output[SequenceId(number)] == windowed_output(prompt, 4)
+    assert cached == {1: 0, 2: 2000}
+
+
+def test_a_text_with_more_pages_than_numbers_is_refused() -> None:
+    """Where numbers are kept; a window that keeps none goes on."""
+    scheduler = make_scheduler(pages=20, sizes=(1, 0), numbers=100)
+    with pytest.raises(Refused):
+        scheduler.open(spec(1, 2000, policy=FORGETTING, groups=(0, 1)), 0.0)
+    scheduler.open(spec(2, 2000, policy=DROPPING, groups=(0, 1)), 0.0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 300), min_size=1, max_size=6),
+    numbers=st.integers(42, 120),
+    budget=st.sampled_from([5, 16, 64]),
+)
+def test_few_numbers_for_many_sequences_complete_undisturbed(
+    sizes: list[int], numbers: int, budget: int
+) -> None:
+    """Numbers run out before frames do."""
+    scheduler = make_scheduler(pages=30, budget_tokens=budget, sizes=(1, 0), numbers=numbers)
+    model = ToyModel()
+    for number, size in enumerate(sizes):
+        prompt = text(size, seed=number)
+        scheduler.open(spec(number, prompt, policy=FORGETTING, groups=(0, 1)), 0.0)
+    assert len(finished(finish(scheduler, model))) == len(sizes)
+    for number, size in enumerate(sizes):
+        assert model.output[SequenceId(number)] == windowed_output(text(size, seed=number), 4)

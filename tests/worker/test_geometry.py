@@ -119,6 +119,7 @@ def test_the_longest_context_ends_with_the_memory_or_with_the_positions() -> Non
         ContextFit("window", 131_072, whole=True),
         ContextFit("hybrid", 73 * PAGE_TOKENS, whole=False),
         ContextFit("hierarchical", 73 * PAGE_TOKENS, whole=False),
+        ContextFit("summary", 131_072, whole=True),
         ContextFit("lean", 438 * PAGE_TOKENS, whole=False),
     )
     assert large == tuple(ContextFit(name, 131_072, whole=True) for name in PRESETS)
@@ -141,7 +142,7 @@ def test_what_fits_fits_and_one_page_more_does_not(
     """The longest context takes no more memory than there is, and wastes less than a page."""
     page = model.kv_bytes(element_bytes) * PAGE_TOKENS
     for fit in largest_contexts(model, element_bytes=element_bytes, free_bytes=free_bytes):
-        if fit.policy in ("window", "lean"):
+        if fit.policy in ("window", "summary", "lean"):
             continue
         pages = -(-fit.tokens // PAGE_TOKENS)
         assert pages * page <= max(free_bytes, 0)

@@ -314,7 +314,8 @@ def quest_bound(document: Document, page: int, kv_head: int, row: int) -> float:
     [
         ({"kind": Kind.HYBRID}, "no far state"),
         ({"kind": Kind.WINDOW, "selected_pages": 0, "dense_pages": 0}, "no far state"),
-        ({"selected_pages": 0}, "at least one page"),
+        ({"selected_pages": 0}, "keeps no pages"),
+        ({"selected_pages": 0, "dense_pages": 0, "far": Far.NONE}, "selects pages, or sees"),
         ({"prefix_pages": 0}, "first tokens"),
     ],
 )

@@ -48,7 +48,14 @@ HYBRID = LayerPolicy(
     kind=Kind.HYBRID, prefix_pages=1, window_pages=1, selected_pages=2, dense_pages=2
 )
 HIERARCHICAL = replace(HYBRID, kind=Kind.HIERARCHICAL, far=Far.CENTROID)
-POLICIES = {"full": FULL, "window": WINDOW, "hybrid": HYBRID, "hierarchical": HIERARCHICAL}
+SUMMARY = LayerPolicy(kind=Kind.HIERARCHICAL, prefix_pages=1, window_pages=1, far=Far.CENTROID)
+POLICIES = {
+    "full": FULL,
+    "window": WINDOW,
+    "hybrid": HYBRID,
+    "hierarchical": HIERARCHICAL,
+    "summary": SUMMARY,
+}
 SELECTING = [HYBRID, HIERARCHICAL]
 SCALE = 0.2
 HEADS, KV_HEADS, DIM = 6, 2, 16
@@ -284,3 +291,28 @@ def test_quest_bounds_no_score_from_below() -> None:
     assert bool((found >= best - 1e-5).all())
     naive = torch.stack([quest.naive_scores(query[h, 0], keys[:, h]) for h in range(2)])
     torch.testing.assert_close(found[:, 0], naive)
+
+
+def test_what_stands_for_a_page_outlives_it() -> None:
+    """It is found by the page's number; the page itself is filled with NaN behind the window."""
+    document = Document(2000)
+    expected = document.reference(SUMMARY, Zones())
+    numbers = np.random.default_rng(1).permutation(40)[: len(document.table)].astype(np.int32)
+    layer = document.layer
+    layer = replace(
+        layer, bounds=None, centroids=make_centroids(layer.keys, layer.values, pages=40)
+    )
+    view = View(ModelPolicy("test", (SUMMARY,)), Zones())
+    parts = []
+    for start, end in pairwise([0, 300, 700, 1300, 1800, 1999, 2000]):
+        rows = document.rows(start, end)
+        rows = replace(rows, numbers=[numbers[: len(rows.block_tables[0])]])
+        keys, values = (x[start:end].transpose(0, 1) for x in (document.keys, document.values))
+        layer.write(rows.slots(CPU, bounds=False), keys, values)
+        hidden = document.table[1 : max(1, start // PAGE_TOKENS - SUMMARY.window_pages)]
+        layer.keys[hidden] = layer.values[hidden] = float("nan")
+        step = StepAttention([CpuBackend()], [rows], [view], CPU)
+        parts.append(step.attend(0, document.query[start:end], layer, scale=SCALE, window=None))
+    assert_close(
+        expected, Attended(torch.cat([p.out for p in parts]), torch.cat([p.lse for p in parts]))
+    )

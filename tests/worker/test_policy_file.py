@@ -183,7 +183,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(StartFailure, match=r"bytes\.json cannot be read"):
         policies_for(str(tmp_path / "bytes.json"), [SHAPE], MODEL, 4)
     with pytest.raises(
-        StartFailure, match=r"only full, window, hybrid, hierarchical, lean; a file's name"
+        StartFailure, match=r"only full, window, hybrid, hierarchical, summary, lean; a file's name"
     ):
         policies_for("sparse", [SHAPE], MODEL, 4)
 

@@ -102,7 +102,7 @@ class Config(BaseSettings):
     attention: str = Field(
         "full",
         description="how the model reads documents where a request does not say: full, window, "
-        "hybrid, hierarchical, lean, or a file that ends in .json, as longspan fidelity "
+        "hybrid, hierarchical, summary, lean, or a file that ends in .json, as longspan fidelity "
         "--calibrate writes",
     )
     drain_s: PositiveFloat = Field(25.0, description="how long running calls may finish on SIGTERM")

@@ -40,15 +40,19 @@ class Centroids:
 
 
 def make_centroids(
-    keys: torch.Tensor, values: torch.Tensor, *, tokens: int = CENTROID_TOKENS
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    *,
+    tokens: int = CENTROID_TOKENS,
+    pages: int | None = None,
 ) -> Centroids:
-    """Room for the centroids of a pool, uninitialised.
+    """Room for the centroids of a pool, or of so many pages, uninitialised.
 
     ``keys`` is [pages, kv_heads, page tokens, d], ``values`` [.., dv] or a view of the keys.
     """
-    pages, kv_heads, page_tokens, d = keys.shape
+    lying, kv_heads, page_tokens, d = keys.shape
     assert page_tokens % tokens == 0
-    shape = (kv_heads, pages, page_tokens // tokens)
+    shape = (kv_heads, lying if pages is None else pages, page_tokens // tokens)
     means_of_keys = keys.new_empty(*shape, d)
     if keys.data_ptr() == values.data_ptr():
         return Centroids(means_of_keys, means_of_keys[..., : values.shape[-1]], tokens)

@@ -33,12 +33,12 @@ class FarCentroids:
         self._pages = FarPages(blocks, device, numbers=numbers)
 
     def attend(
-        self, query: torch.Tensor, layer: LayerPages, selected: torch.Tensor, *, scale: float
+        self, query: torch.Tensor, layer: LayerPages, selected: torch.Tensor | None, *, scale: float
     ) -> Attended:
         """Attend from ``query`` [tokens, heads, d]; each block has at least one far page.
 
         ``selected`` is int64 [blocks, kv_heads, pages]: a kv head's own are not among its far
-        ones. The result is in float32.
+        ones; None where none is selected. The result is in float32.
         """
         known = layer.centroids
         assert known is not None
@@ -48,14 +48,14 @@ class FarCentroids:
 
 
 def _attend(
-    query: torch.Tensor, known: Centroids, lane: Lane, selected: torch.Tensor, scale: float
+    query: torch.Tensor, known: Centroids, lane: Lane, selected: torch.Tensor | None, scale: float
 ) -> Attended:
     run, blocks, kv_heads = lane.run, len(lane.pages), known.keys.shape[0]
     tokens = query[run.query : run.query + blocks * run.length]
     rows = tokens.view(blocks, run.length, kv_heads, -1, query.shape[-1])
     rows = rows.permute(2, 0, 3, 1, 4).flatten(2, 3).float() * scale
     keys, values = (lane.gathered(x).flatten(2, 3) for x in (known.keys, known.values))
-    hidden = lane.hidden(selected[run.first : run.last]).repeat_interleave(known.parts, -1)
+    hidden = lane.hidden(selected).repeat_interleave(known.parts, -1)
     scores = (rows @ keys.mT).add_(log(known.tokens))
     scores.masked_fill_(hidden[:, :, None], float("-inf"))
     lse = scores.logsumexp(-1)

@@ -24,7 +24,7 @@ class FarLinear:
         self._pages = FarPages(blocks, device)
 
     def attend(
-        self, query: torch.Tensor, layer: LayerPages, selected: torch.Tensor, *, scale: float
+        self, query: torch.Tensor, layer: LayerPages, selected: torch.Tensor | None, *, scale: float
     ) -> Attended:
         """See ``FarCentroids.attend``."""
         known = layer.page_sums
@@ -37,12 +37,12 @@ class FarLinear:
 
 
 def _attend(
-    features: torch.Tensor, known: PageSums, lane: Lane, selected: torch.Tensor
+    features: torch.Tensor, known: PageSums, lane: Lane, selected: torch.Tensor | None
 ) -> Attended:
     run, blocks, kv_heads = lane.run, len(lane.pages), known.sums.shape[0]
     rows = features[run.query : run.query + blocks * run.length]
     grouped = rows.view(blocks, run.length, kv_heads, -1, rows.shape[-1])
-    far = (~lane.hidden(selected[run.first : run.last])).float()
+    far = (~lane.hidden(selected)).float()
     states = torch.einsum("kbp,kbpfv->kbfv", far, lane.gathered(known.sums))
     seen = torch.einsum("bnkgf,kbfv->bnkgv", grouped, states).flatten(2, 3).flatten(0, 1)
     return normalised(seen[..., :-1], seen[..., -1])

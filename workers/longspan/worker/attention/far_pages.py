@@ -45,14 +45,17 @@ class Lane:
             return slots[:, None, self.slice].float()
         return slots[:, self.pages].float()
 
-    def hidden(self, selected: torch.Tensor) -> torch.Tensor:
-        """Candidates that are not far, or no block's own: bool [kv_heads, blocks, candidates].
+    def hidden(self, selected: torch.Tensor | None) -> torch.Tensor:
+        """Candidates that are not far, or no block's own: bool [kv_heads or 1, blocks, candidates].
 
-        ``selected`` is int64 [blocks, kv_heads, pages].
+        ``selected`` is int64 [all blocks, kv_heads, pages].
         """
         pages = self.pages
         padding = torch.arange(pages.shape[1], device=pages.device) >= self.counts[:, None]
-        chosen = (pages[:, None, :, None] == selected[:, :, None]).any(-1)
+        if selected is None:
+            return padding[None]
+        mine = selected[self.run.first : self.run.last]
+        chosen = (pages[:, None, :, None] == mine[:, :, None]).any(-1)
         return (chosen | padding[:, None]).transpose(0, 1)
 
 

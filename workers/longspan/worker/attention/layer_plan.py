@@ -55,8 +55,8 @@ class FixedRows:
 class SelectingRows:
     """Queries that see pages of their own choice beside those that are known.
 
-    Every block selects the same number of pages, from more than that; those that a kv head
-    leaves are the block's far pages for it.
+    Every block selects the same number of pages, from more than that, or none; those that a kv
+    head leaves are the block's far pages for it.
 
     Attributes:
         queries: int64 [tokens], their places in the packed row; ascending.
@@ -105,10 +105,11 @@ def layer_plan(
         for block in _blocks(start, end, zones[index], policy):
             row = _row(block, first, table, policy)
             candidates = policy.candidates(block.start // PAGE_TOKENS)
-            if block.dense or not policy.selects:
+            if block.dense or not candidates:
                 fixed.append(row)
             else:
-                chosen = (row, block.start, table[candidates.start : candidates.stop])
+                between = rows.numbers[index] if policy.drops and rows.numbers else table
+                chosen = (row, block.start, between[candidates.start : candidates.stop])
                 alike = policy.selected_pages, policy.far
                 selecting.setdefault(alike, []).append(chosen)
     return LayerPlan(

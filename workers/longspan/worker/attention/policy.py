@@ -76,13 +76,22 @@ class LayerPolicy:
             raise ValueError("without its first tokens a model is lost (attention sinks)")
         if self.far is not Far.NONE and self.kind is not Kind.HIERARCHICAL:
             raise ValueError(f"a {self.kind} layer has no far state, so none of {self.far}")
-        if self.kind is Kind.HIERARCHICAL and self.selected_pages < 1:
-            raise ValueError("a hierarchical layer selects at least one page")
+        if self.summarises and self.far is not Far.CENTROID:
+            raise ValueError("a hierarchical layer selects pages, or sees centroids of all")
+        if self.summarises and self.dense_pages:
+            raise ValueError("a layer that selects nothing keeps no pages to see all of")
 
     @property
     def selects(self) -> bool:
         """True where pages are chosen by what they hold."""
-        return self.kind in (Kind.HYBRID, Kind.HIERARCHICAL)
+        return self.kind is Kind.HYBRID or (
+            self.kind is Kind.HIERARCHICAL and self.selected_pages > 0
+        )
+
+    @property
+    def summarises(self) -> bool:
+        """True where what stands for a page is all that is kept of it behind the window."""
+        return self.kind is Kind.HIERARCHICAL and self.selected_pages == 0
 
     @property
     def has_centroids(self) -> bool:
@@ -92,7 +101,7 @@ class LayerPolicy:
     @property
     def drops(self) -> bool:
         """True where pages between the first and the last are never seen again."""
-        return self.kind is Kind.WINDOW
+        return self.kind is Kind.WINDOW or self.summarises
 
     def first_window_page(self, page: int) -> int:
         """Where the window begins for queries in ``page``; never within the prefix."""
@@ -109,8 +118,8 @@ class LayerPolicy:
         return min(position, pages * page_tokens + far)
 
     def candidates(self, page: int) -> range:
-        """Pages that queries in ``page`` may select."""
-        if not self.selects:
+        """Pages that queries in ``page`` may select, or see what stands for them."""
+        if self.kind not in (Kind.HYBRID, Kind.HIERARCHICAL):
             return range(0)
         return range(min(self.prefix_pages, page), self.first_window_page(page))
 
@@ -146,6 +155,11 @@ class ModelPolicy:
     def summarises(self) -> bool:
         """True where some layer looks at what stands for pages."""
         return any(layer.far is not Far.NONE for layer in self.layers)
+
+    @property
+    def forgets(self) -> bool:
+        """True where some layer keeps of a page only what stands for it."""
+        return any(layer.summarises for layer in self.layers)
 
     @property
     def dense_pages(self) -> int:
@@ -202,14 +216,18 @@ class Policy:
         layer: of all layers but the first.
         full_layers: share of the layers, the first ones, that see everything: they spread
             what the later ones look for (TriangleMix, arXiv:2507.21526).
-        eight_bit: the pages of those are stored in 8 bits. It decides how a worker lays its
-            pages out, so only a worker that was started with this policy has it.
+        eight_bit: the pages of those are stored in 8 bits.
     """
 
     name: str
     layer: LayerPolicy
     full_layers: float = 0.0
     eight_bit: bool = False
+
+    @property
+    def stores(self) -> bool:
+        """True where the policy decides what is stored: only a worker started with it has it."""
+        return self.eight_bit or self.layer.summarises
 
     def of(self, layers: int) -> ModelPolicy:
         """The policy of a model with so many layers.
@@ -253,6 +271,10 @@ PRESETS = {
                 far=Far.CENTROID,
             ),
             full_layers=0.25,
+        ),
+        Policy(
+            "summary",
+            LayerPolicy(kind=Kind.HIERARCHICAL, prefix_pages=8, window_pages=8, far=Far.CENTROID),
         ),
         Policy(
             "lean",

@@ -53,14 +53,14 @@ class LayerPages:
             pages[slots.pages, :, slots.offsets] = new.transpose(0, 1)
         if slots.completed is not None and self.bounds is not None:
             self.bounds[:, slots.completed] = quest.bounds(self.keys[slots.completed])
-        if slots.completed is not None and slots.summaries:
-            self._summarise(slots.completed)
+        if slots.completed is not None and slots.summarised is not None:
+            self._summarise(slots.completed, slots.summarised)
 
-    def _summarise(self, pages: torch.Tensor) -> None:
+    def _summarise(self, pages: torch.Tensor, places: torch.Tensor) -> None:
         """Write down what stands for these pages where nobody looks into them."""
         for summaries in (self.centroids, self.page_sums):
             if summaries is not None:
-                summaries.write(pages, self.keys[pages], self.values[pages])
+                summaries.write(places, self.keys[pages], self.values[pages])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,11 +73,12 @@ class Slots:
             multiplies masked values by zero would let a NaN through that a former owner left.
             None where the kernel does not read them.
         completed: int64, pages that get their last token and may be selected from then on.
-        summaries: True where something is kept of these for those who do not look into them.
+        summarised: int64, where what stands for these is kept, for those who do not look into
+            them; None where nobody asks for it.
     """
 
     pages: torch.Tensor
     offsets: torch.Tensor
     fresh: torch.Tensor | None
     completed: torch.Tensor | None = None
-    summaries: bool = True
+    summarised: torch.Tensor | None = None

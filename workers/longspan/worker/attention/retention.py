@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from longspan.worker.attention.policy import Kind, LayerPolicy, ModelPolicy
+from longspan.worker.attention.policy import LayerPolicy, ModelPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def retention(policy: LayerPolicy, window: int | None, page_tokens: int) -> Rete
     """Of one layer; ``window`` is its own, in tokens, which stands above any policy."""
     if window is not None:
         return Retention(0, -(-(window - 1) // page_tokens))
-    if policy.kind is Kind.WINDOW:
+    if policy.drops:
         return Retention(policy.prefix_pages, policy.window_pages)
     return KEEP
 

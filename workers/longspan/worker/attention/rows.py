@@ -23,11 +23,13 @@ class AttentionRows:
         starts: int64 [chunks].
         lengths: int64 [chunks].
         block_tables: one int32 array a chunk: the pages of positions [0, start + length).
+        numbers: the same pages by their numbers, where what stands for a page is found by it.
     """
 
     starts: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int64]
     block_tables: Sequence[npt.NDArray[np.int32]]
+    numbers: Sequence[npt.NDArray[np.int32]] | None = None
 
     @property
     def ends(self) -> npt.NDArray[np.int64]:
@@ -66,16 +68,19 @@ class AttentionRows:
         page = torch.from_numpy(np.concatenate(pages).astype(np.int64)).to(device)
         offset = torch.from_numpy(np.concatenate(positions) % PAGE_TOKENS).to(device)
         fresh = page[offset == 0] if device.type == "cpu" else None
-        completed = self._completed(device) if bounds else None
+        full = self._completed(self.block_tables, device) if bounds or summaries else None
+        summarised = self._completed(self.numbers, device) if summaries and self.numbers else full
         fresh = fresh if fresh is not None and len(fresh) else None
-        return Slots(page, offset, fresh, completed, summaries)
+        return Slots(page, offset, fresh, full, summarised if summaries else None)
 
-    def _completed(self, device: torch.device) -> torch.Tensor | None:
+    def _completed(
+        self, tables: Sequence[npt.NDArray[np.int32]], device: torch.device
+    ) -> torch.Tensor | None:
         """The pages that become full with this row."""
         firsts, lasts = self.starts // PAGE_TOKENS, self.ends // PAGE_TOKENS
         full = [
             table[first:last]
-            for table, first, last in zip(self.block_tables, firsts, lasts, strict=True)
+            for table, first, last in zip(tables, firsts, lasts, strict=True)
             if last > first
         ]
         return torch.from_numpy(np.concatenate(full).astype(np.int64)).to(device) if full else None

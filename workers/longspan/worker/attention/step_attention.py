@@ -182,9 +182,11 @@ class _Frame:
         self, query: torch.Tensor, layer: LayerPages, part: _Part, scale: float
     ) -> Attended:
         if part.selection is None:
-            return self._backend.attend(query, layer, part.plan, scale=scale)
-        selected = part.selection.select(query, layer)
-        near = self._backend.attend_selected(query, layer, part.plan, selected, scale=scale)
+            near = self._backend.attend(query, layer, part.plan, scale=scale)
+            selected = None
+        else:
+            selected = part.selection.select(query, layer)
+            near = self._backend.attend_selected(query, layer, part.plan, selected, scale=scale)
         if part.far is None:
             return near
         return merge([near, part.far.attend(query, layer, selected, scale=scale)])
@@ -196,12 +198,14 @@ class _Frame:
         if planned.fixed is not None:
             plan = self._backend.plan(planned.fixed.rows, self._device)
             parts.append(_Part(self._places(planned.fixed.queries), plan, None))
-        for blocks in planned.selecting:
-            plan = self._backend.plan_selected(blocks.rows, blocks.pages, self._device)
-            selection = Selection(blocks, self._device)
-            far = _far_attention(blocks, self._device)
-            parts.append(_Part(self._places(blocks.queries), plan, selection, far))
-        return parts
+        return parts + [self._selecting(blocks) for blocks in planned.selecting]
+
+    def _selecting(self, blocks: SelectingRows) -> _Part:
+        places, far = self._places(blocks.queries), _far_attention(blocks, self._device)
+        if blocks.pages == 0:
+            return _Part(places, self._backend.plan(blocks.rows, self._device), None, far)
+        plan = self._backend.plan_selected(blocks.rows, blocks.pages, self._device)
+        return _Part(places, plan, Selection(blocks, self._device), far)
 
     def _places(self, queries: Any) -> torch.Tensor:
         return torch.from_numpy(queries).to(self._device)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-import numpy.typing as npt
-
 from longspan.worker.generation.limits import SMALLEST_CHUNK, StepLimits
+from longspan.worker.generation.memory import BlockTables
 from longspan.worker.generation.plan import Chunk, SequenceId, StepPlan
 from longspan.worker.generation.sequence import Sequence, SequenceState
 from longspan.worker.generation.work import Work
 from longspan.worker.kv.chain import PageKey
 
-BlockTables = Callable[[Sequence, int], tuple[npt.NDArray[np.int32], ...]]
+Placing = Callable[[Sequence, int], BlockTables]
 """Where a sequence's first pages lie."""
 
 
@@ -104,20 +102,22 @@ class Draft:
             writers = self._writers.items()
             self._writers = {key: who for key, who in writers if who != sequence.sequence_id}
 
-    def plan(self, tables: BlockTables) -> StepPlan | None:
+    def plan(self, place: Placing) -> StepPlan | None:
         """The step; None where nothing is in it."""
-        chunks = [self._chunk(sequence, tables) for sequence in self._sequences.values()]
+        chunks = [self._chunk(sequence, place) for sequence in self._sequences.values()]
         chunks.sort(key=lambda chunk: not (chunk.samples and len(chunk.tokens) == 1))
         return StepPlan(tuple(chunks)) if chunks else None
 
-    def _chunk(self, sequence: Sequence, tables: BlockTables) -> Chunk:
+    def _chunk(self, sequence: Sequence, place: Placing) -> Chunk:
         end = self._ends[sequence.sequence_id]
+        tables = place(sequence, sequence.pages_for(end))
         complete = end == len(sequence.tokens) and sequence.state is not SequenceState.OPEN
         return Chunk(
             sequence_id=sequence.sequence_id,
             start=sequence.computed,
             tokens=sequence.tokens.view(sequence.computed, end),
-            block_tables=tables(sequence, sequence.pages_for(end)),
+            block_tables=tables.frames,
             samples=complete and sequence.samples,
             view=sequence.view,
+            numbers=tables.numbers,
         )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
+from longspan.worker.attention.centroids import make_centroids
 from longspan.worker.attention.eight_bit import SCALE, EightBitPages
 from longspan.worker.attention.layout import Layout, Place
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
@@ -22,6 +23,7 @@ def make_pool(
     device: torch.device,
     *,
     bounds: bool,
+    summaries: Mapping[int, int] | None = None,
 ) -> list[LayerPages]:
     """The pages of each layer. Layers that share a slot lie in one tensor, in other frames of it.
 
@@ -32,12 +34,19 @@ def make_pool(
         dtype: of what is not stored in 8 bits.
         device: where they lie.
         bounds: some policy selects pages.
+        summaries: how many pages' centroids are kept by their numbers, in these layers.
 
     Raises:
         NoMemory: they do not fit.
     """
     try:
-        return _Slots(shapes, layout, frames, dtype, device, bounds).layers()
+        layers = _Slots(shapes, layout, frames, dtype, device, bounds).layers()
+        for layer, numbers in (summaries or {}).items():
+            pages = layers[layer]
+            layers[layer] = replace(
+                pages, centroids=make_centroids(pages.keys, pages.values, pages=numbers)
+            )
+        return layers
     except (RuntimeError, torch.OutOfMemoryError) as error:
         reason = str(error).partition("\n")[0]
         raise NoMemory(f"out of memory for {frames} KV frames: {reason}") from error

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from longspan.worker.attention.retention import Retention, longest
+from longspan.worker.attention.retention import UNBOUNDED, Retention, longest
 from longspan.worker.generation.sequence import HOLE, Sequence
 from longspan.worker.kv.pages import PageTable
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockTables:
+    """Where the first pages of a sequence lie.
+
+    Attributes:
+        frames: int32 [pages], one for each of a page's frames.
+        numbers: int32 [pages], where something is found by a page's number; else None.
+    """
+
+    frames: tuple[npt.NDArray[np.int32], ...]
+    numbers: npt.NDArray[np.int32] | None
 
 
 class Memory:
@@ -109,11 +123,13 @@ class Memory:
             size * len(dropped)
             for size, dropped in zip(self._table.sizes, sequence.dropped, strict=True)
         )
-        return self.total + given_up // self._table.page_frames
+        return min(self.total + given_up // self._table.page_frames, self._reachable(sequence))
 
     def longest(self, retentions: Collection[Retention]) -> int:
         """The most pages that a sequence can have, if it holds all frames there are."""
-        return longest(self._table.sizes, self.total * self._table.page_frames, retentions)
+        pages = longest(self._table.sizes, self.total * self._table.page_frames, retentions)
+        kept = any(not retention.drops for retention in retentions)
+        return min(pages, self._table.numbers) if kept else pages
 
     def fits(self, sequence: Sequence, positions: int) -> bool:
         """True where all frames together hold what computing so many positions needs at once."""
@@ -122,16 +138,22 @@ class Memory:
             size * retention.held_pages(pages)
             for size, retention in zip(self._table.sizes, sequence.spec.retentions, strict=True)
         )
-        return frames <= self.total * self._table.page_frames
+        return frames <= self.total * self._table.page_frames and pages <= self._reachable(sequence)
 
-    def tables(self, sequence: Sequence, pages: int) -> tuple[npt.NDArray[np.int32], ...]:
-        """Where the first pages lie: a block table of frames for each of a page's frames."""
+    def _reachable(self, sequence: Sequence) -> int:
+        """Pages that a sequence may have, each of which keeps its number."""
+        everything = all(retention.drops for retention in sequence.spec.retentions)
+        return UNBOUNDED if everything else self._table.numbers
+
+    def tables(self, sequence: Sequence, pages: int) -> BlockTables:
+        """Where the first pages lie."""
         table = sequence.block_table.view(0, pages)
-        if self._table.page_frames == 1:
-            return (table,)
+        if self._table.sizes == (1,):
+            return BlockTables((table,), None)
         frames = self._table.frames[table]
         frames[table == HOLE] = HOLE
-        return tuple(np.ascontiguousarray(frames.T))
+        numbers = table if 0 in self._table.sizes else None
+        return BlockTables(tuple(np.ascontiguousarray(frames.T)), numbers)
 
     def _drop(self, sequence: Sequence) -> None:
         """Give up the parts that nothing will see; they stay cached until they are needed."""

@@ -22,6 +22,7 @@ class Chunk:
         tokens: uint32 [n], at least one.
         block_tables: int32, where the pages of positions [0, start + n) lie; one for each frame
             of a page.
+        numbers: int32, the numbers of the same pages; None where nothing is found by them.
         samples: True where the logits of the last token are sampled.
         view: what its queries see.
     """
@@ -32,6 +33,7 @@ class Chunk:
     block_tables: tuple[npt.NDArray[np.int32], ...]
     samples: bool
     view: View = FULL_VIEW
+    numbers: npt.NDArray[np.int32] | None = None
 
     @property
     def end(self) -> int:

@@ -10,7 +10,7 @@ from longspan.worker.attention.layout import Layout, layout
 from longspan.worker.attention.policy import PRESETS, ModelPolicy
 from longspan.worker.attention.policy_file import SUFFIX, read_policy
 from longspan.worker.attention.pool import PAGE_TOKENS
-from longspan.worker.attention.retention import Retention, groups, retention, widest
+from longspan.worker.attention.retention import KEEP, Retention, groups, retention, widest
 from longspan.worker.failures import StartFailure
 from longspan.worker.models.probe import LayerShape
 
@@ -42,6 +42,8 @@ class Policies:
     Attributes:
         names: in this order.
         layout: how pages lie in memory, so that every policy can give up what it does not see.
+        sizes: frames of a page for each group; the last one has none where policies keep what
+            stands for a page, which is found by the page's number.
         frame_bytes: of one of a page's frames.
         selects: True where some policy selects pages.
     """
@@ -59,16 +61,20 @@ class Policies:
             if len(found) > 1 or eight_bit
             else PAGE_TOKENS * itemsize * sum(shape.numbers for shape in shapes)
         )
+        self.sizes = (*self.layout.sizes, 0) if policies[0].forgets else self.layout.sizes
         self._served = {
-            policy.name: ServedPolicy(
-                policy,
-                tuple(
-                    widest(_retention(policy, shapes, layer) for layer in group) for group in found
-                ),
-            )
+            policy.name: ServedPolicy(policy, self._retentions(policy, shapes, found))
             for policy in policies
         }
         self.names = tuple(self._served)
+
+    def _retentions(
+        self, policy: ModelPolicy, shapes: Sequence[LayerShape], found: Sequence[Sequence[int]]
+    ) -> tuple[Retention, ...]:
+        kept = [widest(_retention(policy, shapes, layer) for layer in group) for group in found]
+        if len(self.sizes) > len(kept):
+            kept.append(KEEP if policy.forgets else Retention(0, 0))
+        return tuple(kept)
 
     def get(self, name: str) -> ServedPolicy:
         """The policy of this name; of no name, the first.
@@ -95,9 +101,9 @@ def policies_for(
     others = [
         preset.of(len(shapes))
         for preset in PRESETS.values()
-        if preset.name != chosen.name and not preset.eight_bit
+        if preset.name != chosen.name and not preset.stores
     ]
-    if chosen.eight_bit:  # of pages in 8 bits no bounds are kept
+    if chosen.eight_bit or chosen.forgets:  # no bounds are kept
         others = [policy for policy in others if not policy.selects]
     return Policies([chosen, *others], shapes, itemsize)
 

@@ -135,8 +135,10 @@ def stored_dtype(layers: Sequence[LayerPages]) -> torch.dtype:
 
 def attention_rows(chunks: Sequence[Chunk], frame: int = 0) -> AttentionRows:
     """The integers of a step that the attention of one frame's layers is planned from."""
+    known = [chunk.numbers for chunk in chunks if chunk.numbers is not None]
     return AttentionRows(
         np.array([chunk.start for chunk in chunks], np.int64),
         np.array([len(chunk.tokens) for chunk in chunks], np.int64),
         [chunk.block_tables[frame] for chunk in chunks],
+        known or None,
     )

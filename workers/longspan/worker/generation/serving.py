@@ -26,6 +26,7 @@ from longspan.worker.generation.workload import Generation, KvSizes, PageSpace
 from longspan.worker.kv.pages import PageTable
 from longspan.worker.models import seam
 from longspan.worker.models.decoder_files import DecoderFiles, find_decoder
+from longspan.worker.models.geometry import SUMMARIES
 from longspan.worker.models.loading import load_decoder
 from longspan.worker.models.packed_linear import pack_linears
 from longspan.worker.models.probe import LayerShape, probe
@@ -62,8 +63,10 @@ def serve_decoder(options: WorkerOptions) -> Served:
     policies = policies_for(options.attention, shapes, files.fingerprint, dtype.itemsize)
     layout = policies.layout
     limits = step_limits(device, options.step_tokens, weights, shapes)
+    chosen = policies.get("").policy
+    summary = summary_bytes(chosen, shapes, dtype) if chosen.forgets else 0
     frames = frame_count(
-        policies.frame_bytes,
+        policies.frame_bytes + SUMMARIES * summary // sum(layout.sizes),
         layout.sizes,
         device,
         options.kv_bytes,
@@ -72,12 +75,20 @@ def serve_decoder(options: WorkerOptions) -> Served:
         kept_bytes=step_bytes(model, limits.budget_tokens, dtype) if device.type == "cuda" else 0,
     )
     # One page more than is handed out: rows that only pad a decode batch use it.
+    forgetting = [i for i in range(len(shapes)) if chosen.layer(i).summarises]
+    numbers = SUMMARIES * (frames // sum(layout.sizes)) if forgetting else None
     pool = make_pool(
-        shapes, layout, frames + sum(layout.sizes), dtype, device, bounds=policies.selects
+        shapes,
+        layout,
+        frames + sum(layout.sizes),
+        dtype,
+        device,
+        bounds=policies.selects,
+        summaries=dict.fromkeys(forgetting, numbers or 0),
     )
     widest = max(max(shape.d, shape.dv) for shape in shapes)
     runner = Runner(model, pool, select_backend(device, dtype, widest))
-    table = PageTable(frames, layout.sizes)
+    table = PageTable(frames, policies.sizes, pages=numbers)
     context = min(files.context_tokens, table.total * PAGE_TOKENS)
     if options.compile:
         runner.compile()
@@ -156,7 +167,10 @@ def _ready(
 ) -> pb.Event:
     def longest_tokens(name: str) -> int:
         frames = table.total * table.page_frames
-        pages = longest(table.sizes, frames, policies.get(name).retentions)
+        served = policies.get(name)
+        pages = longest(table.sizes, frames, served.retentions)
+        if served.policy.forgets:
+            pages = min(pages, table.numbers)
         return min(files.context_tokens, pages * PAGE_TOKENS)
 
     return pb.Event(

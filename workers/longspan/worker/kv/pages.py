@@ -44,6 +44,7 @@ class PageTable:
         page_frames: frames of a whole page.
         groups: numbers of all groups.
         sizes: frames of a page for each of them.
+        numbers: pages that there may be, whether they lie somewhere or not.
         frames: int32 [pages, page_frames], where the parts of each page lie, group after group.
             Where a page is one frame, the page's number is that of its frame.
     """
@@ -58,6 +59,7 @@ class PageTable:
         self._columns = [slice(end - size, end) for size, end in zip(groups, ends, strict=True)]
         self.sizes = tuple(groups)
         most = pages or frames // min(size for size in groups if size)
+        self.numbers = most
         self.frames = np.full((most, self.page_frames), ABSENT, np.int32)
         self._references = [[0] * len(groups) for _ in range(most)]
         self._present = [[False] * len(groups) for _ in range(most)]
