@@ -9,6 +9,12 @@ from longspan.worker.attention.pool import PAGE_TOKENS
 from longspan.worker.failures import StartFailure
 from longspan.worker.models.probe import LayerShape
 
+UNSERVED = {
+    "hierarchical-linear": "is an experiment that is not served: its feature maps must be "
+    "distilled from the model first; hierarchical needs none"
+}
+"""Names that are understood, and why they are refused."""
+
 
 class UnknownPolicy(ValueError):
     """A request names a policy that is not served."""
@@ -32,6 +38,8 @@ class Policies:
             UnknownPolicy: there is none.
         """
         policy = self._policies.get(name or self.names[0])
+        if policy is None and name in UNSERVED:
+            raise UnknownPolicy(f"the attention policy {name} {UNSERVED[name]}")
         if policy is None:
             known = ", ".join(self.names)
             raise UnknownPolicy(f"no attention policy is called {name!r} here, only {known}")
@@ -44,6 +52,8 @@ def policies_for(default: str, shapes: Sequence[LayerShape]) -> Policies:
     Raises:
         StartFailure: ``default`` is unknown or does not fit.
     """
+    if default in UNSERVED:
+        raise StartFailure(f"the attention policy {default} {UNSERVED[default]}")
     if default not in PRESETS:
         known = ", ".join(PRESETS)
         raise StartFailure(f"no attention policy is called {default!r}, only {known}")

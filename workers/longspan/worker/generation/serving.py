@@ -18,6 +18,7 @@ from longspan.worker.generation.kv_memory import page_bytes, page_count
 from longspan.worker.generation.limits import StepLimits
 from longspan.worker.generation.outputs import Outputs
 from longspan.worker.generation.policies import Policies, policies_for
+from longspan.worker.generation.policy_check import policy_check
 from longspan.worker.generation.runner import Runner
 from longspan.worker.generation.scheduler import Scheduler
 from longspan.worker.generation.self_check import self_check
@@ -152,7 +153,9 @@ def _runner(
     except (RuntimeError, torch.OutOfMemoryError) as error:
         reason = str(error).partition("\n")[0]
         raise NoMemory(f"out of memory for {pages} KV pages: {reason}") from error
-    return Runner(model, layers, select_backend(device, dtype, widest))
+    backend = select_backend(device, dtype, widest)
+    policy_check(backend, layers[-1], shapes[-1].heads)
+    return Runner(model, layers, backend)
 
 
 def _ready(
