@@ -4,8 +4,8 @@
 
 Prefill goes chunk by chunk as in the engine, its keys being written and its pages selected;
 decode is one query over a stored sequence. All of a row are measured one after the other in one
-process. ``hybrid`` is the preset's layer from the first page on; the preset itself runs full
-attention up to 16k tokens.
+process. ``hybrid`` and ``hierarchical`` are the presets' layers from the first page on; the
+presets themselves run full attention up to 16k tokens.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from itertools import pairwise
 import numpy as np
 import torch
 
+from longspan.worker.attention.centroids import make_centroids
 from longspan.worker.attention.cpu import CpuBackend
 from longspan.worker.attention.layer_plan import View
-from longspan.worker.attention.policy import FULL, PRESETS, LayerPolicy, ModelPolicy
+from longspan.worker.attention.policy import FULL, PRESETS, Far, LayerPolicy, ModelPolicy
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
 from longspan.worker.attention.rows import AttentionRows
 from longspan.worker.attention.seen import seen_share
@@ -42,6 +43,7 @@ POLICIES: dict[str, LayerPolicy] = {
     "window": PRESETS["window"].layer,
     "hybrid": replace(PRESETS["hybrid"].layer, dense_pages=0),
     "hybrid preset": PRESETS["hybrid"].layer,
+    "hierarchical": replace(PRESETS["hierarchical"].layer, dense_pages=0),
 }
 Row = dict[str, object]
 
@@ -55,8 +57,8 @@ class Sequence:
         self.query, self.keys, self.values = (torch.randn(shape, generator=numbers) for _ in "qkv")
         self.table = np.arange(tokens // PAGE_TOKENS, dtype=np.int32)
         pool = (len(self.table), HEADS, PAGE_TOKENS, DIM)
-        bounds = quest.bounds(torch.zeros(pool))
-        self.layer = LayerPages(torch.zeros(pool), torch.zeros(pool), bounds)
+        keys, values = torch.zeros(pool), torch.zeros(pool)
+        self.layer = LayerPages(keys, values, quest.bounds(keys), make_centroids(keys, values))
 
     def rows(self, start: int, end: int) -> AttentionRows:
         """One chunk."""
@@ -67,7 +69,8 @@ class Sequence:
         """What a layer does in one step of the engine, but for its matrix products."""
         rows = self.rows(start, end)
         if write:
-            slots = rows.slots(CPU, bounds=policy.selects)
+            far = policy.far is not Far.NONE
+            slots = rows.slots(CPU, bounds=policy.selects, summaries=far)
             keys, values = (x[start:end].transpose(0, 1) for x in (self.keys, self.values))
             self.layer.write(slots, keys, values)
         view = View(ModelPolicy("measured", (policy,)), zones)
@@ -103,7 +106,7 @@ def decodes() -> Iterator[Row]:
     """One row a length and policy, for one token."""
     for tokens in DECODES:
         sequence = Sequence(tokens)
-        sequence.prefill(POLICIES["hybrid"])
+        sequence.prefill(POLICIES["hierarchical"])
         taken = {
             name: quickest(partial(sequence.decode, policy), 5) / DECODED
             for name, policy in POLICIES.items()

@@ -31,6 +31,8 @@ from longspan.worker.attention.rows import AttentionRows
 from longspan.worker.attention.selection import STRIDE, Selection
 from longspan.worker.attention.step_attention import StepAttention
 from longspan.worker.attention.zones import NO_ZONES, Zones
+from longspan.worker.generation.kv_memory import summary_bytes
+from longspan.worker.models.probe import LayerShape
 from tests.worker.test_policies import (
     BACKENDS,
     CPU,
@@ -323,6 +325,17 @@ def test_what_makes_no_sense_is_no_policy(change: dict[str, Any], reason: str) -
     """Each with the reason."""
     with pytest.raises(ValueError, match=reason):
         replace(HIERARCHICAL, **change)
+
+
+def test_the_memory_that_is_told_counts_centroids() -> None:
+    """Four a page, in the layers that look at them, each as large as a token's keys and values."""
+    shapes = [LayerShape(6, 2, 16, 16, latent=False), LayerShape(6, 1, 24, 16, latent=True)] * 2
+    told = {
+        name: summary_bytes(PRESETS[name].of(4), shapes, torch.float32)
+        for name in ("full", "hybrid", "hierarchical")
+    }
+    assert told["full"] == told["hybrid"] == 0
+    assert told["hierarchical"] == 4 * (24 + 2 * 32 + 24) * 4
 
 
 def test_a_far_state_is_part_of_what_a_page_is() -> None:

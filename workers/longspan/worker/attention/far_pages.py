@@ -17,7 +17,10 @@ from longspan.worker.attention.layer_plan import SelectingRows
 from longspan.worker.attention.selection import run_of
 
 NUMBERS = 2**22
-"""Scores, and numbers of summaries, written out at once: 16 MiB of each."""
+"""Scores, and numbers of summaries, that several blocks write out at once: 16 MiB of each."""
+
+BLOCK_NUMBERS = 16
+"""How many times as many scores one block may write out: its summaries are read for each part."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,9 +96,11 @@ class FarPages:
             candidates = self._blocks.candidates[run.first : run.last]
             most = max(len(pages) for pages in candidates) * parts
             size = max(1, self._numbers // (most * max(heads * run.length, width)))
+            rows = max(1, BLOCK_NUMBERS * self._numbers // (most * heads))
             for first in range(run.first, run.last, size):
                 at = run.query + (first - run.first) * run.length
-                yield self._lane(Run(first, min(first + size, run.last), at, run.length))
+                tile = Run(first, min(first + size, run.last), at, run.length)
+                yield from map(self._lane, _parts(tile, rows) if size == 1 else [tile])
 
     def _lane(self, run: Run) -> Lane:
         tables = self._blocks.candidates[run.first : run.last]
@@ -109,3 +114,10 @@ class FarPages:
             run_of(pages[0]) if len(pages) == 1 else None,
             torch.tensor(counts, device=self._device),
         )
+
+
+def _parts(block: Run, rows: int) -> Iterator[Run]:
+    """One block's queries, so many at a time."""
+    for first in range(0, block.length, rows):
+        length = min(rows, block.length - first)
+        yield Run(block.first, block.last, block.query + first, length)

@@ -14,6 +14,12 @@ from longspan.worker.attention.retention import KEEP, Retention, groups, retenti
 from longspan.worker.failures import StartFailure
 from longspan.worker.models.probe import LayerShape
 
+UNSERVED = {
+    "hierarchical-linear": "is an experiment that is not served: its feature maps must be "
+    "distilled from the model first; hierarchical needs none"
+}
+"""Names that are understood, and why they are refused."""
+
 
 class UnknownPolicy(ValueError):
     """A request names a policy that is not served."""
@@ -83,6 +89,8 @@ class Policies:
             UnknownPolicy: there is none.
         """
         served = self._served.get(name or self.names[0])
+        if served is None and name in UNSERVED:
+            raise UnknownPolicy(f"the attention policy {name} {UNSERVED[name]}")
         if served is None:
             known = ", ".join(self.names)
             raise UnknownPolicy(f"no attention policy is called {name!r} here, only {known}")
@@ -116,6 +124,8 @@ def find_policy(name: str, shapes: Sequence[LayerShape], fingerprint: str) -> Mo
     """
     if name.endswith(SUFFIX):
         return read_policy(Path(name), layers=len(shapes), fingerprint=fingerprint)
+    if name in UNSERVED:
+        raise StartFailure(f"the attention policy {name} {UNSERVED[name]}")
     if name not in PRESETS:
         known = ", ".join(PRESETS)
         raise StartFailure(

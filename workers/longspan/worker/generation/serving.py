@@ -19,6 +19,7 @@ from longspan.worker.generation.kv_pool import make_pool
 from longspan.worker.generation.limits import StepLimits
 from longspan.worker.generation.outputs import Outputs
 from longspan.worker.generation.policies import Policies, policies_for
+from longspan.worker.generation.policy_check import policy_check
 from longspan.worker.generation.runner import Runner
 from longspan.worker.generation.scheduler import Scheduler
 from longspan.worker.generation.self_check import self_check
@@ -87,7 +88,9 @@ def serve_decoder(options: WorkerOptions) -> Served:
         summaries=dict.fromkeys(forgetting, numbers or 0),
     )
     widest = max(max(shape.d, shape.dv) for shape in shapes)
-    runner = Runner(model, pool, select_backend(device, dtype, widest))
+    backend = select_backend(device, dtype, widest)
+    policy_check(backend, pool[-1], shapes[-1].heads)
+    runner = Runner(model, pool, backend)
     table = PageTable(frames, policies.sizes, pages=numbers)
     context = min(files.context_tokens, table.total * PAGE_TOKENS)
     if options.compile:

@@ -1,0 +1,107 @@
+"""Proves at the start that attention policies see on this device what they are defined to see."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from longspan.worker.attention.base import Attended, Backend
+from longspan.worker.attention.layer_plan import View
+from longspan.worker.attention.naive_policy import attend_naively
+from longspan.worker.attention.policy import Far, Kind, LayerPolicy, ModelPolicy
+from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
+from longspan.worker.attention.rows import AttentionRows
+from longspan.worker.attention.selection import STRIDE
+from longspan.worker.attention.step_attention import StepAttention
+from longspan.worker.attention.zones import Zones
+from longspan.worker.failures import StartFailure
+from longspan.worker.generation.self_check import TOLERANCE
+
+PAGES = 6
+TOKENS = 5 * PAGE_TOKENS + 1
+START = 4 * PAGE_TOKENS
+"""A page of a document that selects, and one token of an answer."""
+
+ZONES = Zones(TOKENS - 1, TOKENS - 1)
+PLAIN = 3
+"""The page to select is this much larger than the others, so that rounding changes no choice."""
+
+MOST_GROUP = 4
+"""Heads that share a kv head: all scores of these are written out."""
+
+CHECKED = (
+    LayerPolicy(kind=Kind.WINDOW, prefix_pages=1, window_pages=1),
+    LayerPolicy(kind=Kind.HYBRID, prefix_pages=1, selected_pages=1),
+    LayerPolicy(kind=Kind.HIERARCHICAL, prefix_pages=1, selected_pages=1, far=Far.CENTROID),
+)
+
+
+@torch.inference_mode()
+def policy_check(backend: Backend, layer: LayerPages, heads: int) -> None:
+    """Compare each kind of layer with its definition, over random numbers in the first pages.
+
+    A pool of fewer than ``PAGES`` pages is not checked: nothing in it leaves anything out.
+
+    Args:
+        heads: of the queries.
+
+    Raises:
+        StartFailure: a policy would see something else here.
+    """
+    if len(layer.keys) < PAGES:
+        return
+    kv_heads = layer.keys.shape[1]
+    query, keys, values = _numbers(layer, kv_heads * min(heads // kv_heads, MOST_GROUP))
+    table = np.arange(PAGES, dtype=np.int32)[::-1].copy()
+    whole = AttentionRows(np.array([0]), np.array([TOKENS]), [table])
+    layer.write(whole.slots(layer.keys.device), keys.transpose(0, 1), values.transpose(0, 1))
+    rows = AttentionRows(np.array([START]), np.array([TOKENS - START]), [table])
+    for policy in CHECKED:
+        if policy.selects and layer.bounds is None:
+            continue  # this worker serves none that do
+        view = View(ModelPolicy(policy.kind, (policy,)), ZONES)
+        step = StepAttention([backend], [rows], [view], layer.keys.device)
+        scale = query.shape[-1] ** -0.5
+        found = step.attend(0, query[START:], layer, scale=scale, window=None)
+        _compare(policy, found, query, keys, values)
+
+
+def _numbers(layer: LayerPages, heads: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Query [tokens, heads, d], keys and values [tokens, kv_heads, ..], as stored."""
+    numbers = torch.Generator().manual_seed(0)
+    kv_heads, d = layer.keys.shape[1], layer.keys.shape[3]
+    query, keys, values = (
+        torch.randn(TOKENS, count, width, generator=numbers).to(layer.keys)
+        for count, width in ((heads, d), (kv_heads, d), (kv_heads, layer.values.shape[3]))
+    )
+    keys[2 * PAGE_TOKENS : 3 * PAGE_TOKENS] *= PLAIN
+    return query, keys, keys[..., : values.shape[-1]] if layer.latent else values
+
+
+def _compare(
+    policy: LayerPolicy,
+    found: Attended,
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+) -> None:
+    """The first and the last kv head: the definition writes all scores out."""
+    group = query.shape[1] // keys.shape[1]
+    for head in {0, keys.shape[1] - 1}:
+        heads, own = slice(head * group, (head + 1) * group), slice(head, head + 1)
+        expected = attend_naively(
+            query[:, heads].float().cpu(),
+            keys[:, own].float().cpu(),
+            values[:, own].float().cpu(),
+            policy,
+            ZONES,
+            scale=query.shape[-1] ** -0.5,
+            stride=STRIDE,
+        ).out[START:]
+        actual = found.out[:, heads].float().cpu()
+        difference = float((actual - expected).abs().max() / expected.abs().max())
+        if not difference <= TOLERANCE[query.dtype]:
+            raise StartFailure(
+                f"self-check failed: {policy.kind} attention differs by {difference:.2g} of the "
+                "largest number from its definition"
+            )
