@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from longspan.worker.attention.base import Backend
 from longspan.worker.attention.layer_plan import View
 from longspan.worker.attention.rows import AttentionRows
 from longspan.worker.fidelity.dense import scores, stored
 from longspan.worker.fidelity.key_sets import seen_keys, seen_pages
-from longspan.worker.fidelity.observed import Look
-from longspan.worker.fidelity.session import Session
+from longspan.worker.fidelity.observed import Look, Observer
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -51,15 +52,19 @@ class Captures:
     """Watches steps of one sequence, and keeps what they show by layer.
 
     Both are taken on the same inputs: the queries and keys that the policy itself has led to.
+
+    Args:
+        backend: computes full attention to compare with.
+        layers: of the model.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self.layers = [LayerCapture() for _ in session.shapes]
+    def __init__(self, backend: Backend, layers: int) -> None:
+        self._backend = backend
+        self.layers = [LayerCapture() for _ in range(layers)]
 
-    def observer(self, rows: AttentionRows, view: View, sampled: Integers) -> _StepCapture:
+    def observer(self, rows: AttentionRows, view: View, sampled: Integers) -> Observer:
         """Takes one step of one chunk; ``sampled`` are the queries whose mass is taken."""
-        return _StepCapture(self._session, self.layers, rows, view, sampled)
+        return _StepCapture(self._backend, self.layers, rows, view, sampled)
 
     @property
     def mass(self) -> tuple[float, float]:
@@ -76,23 +81,25 @@ class Captures:
 class _StepCapture:
     def __init__(
         self,
-        session: Session,
+        backend: Backend,
         layers: list[LayerCapture],
         rows: AttentionRows,
         view: View,
         sampled: Integers,
     ) -> None:
-        self._backend = session.backend
+        self._backend = backend
         self._layers = layers
         self._rows = rows
         self._view = view
         self._sampled = sampled
-        self._whole = session.backend.plan(rows, session.device)
+        self._plan: Any = None
 
     def __call__(self, look: Look) -> None:
         capture = self._layers[look.index]
+        if self._plan is None:
+            self._plan = self._backend.plan(self._rows, look.query.device)
         full = self._backend.attend(
-            look.query, look.pages, self._whole, scale=look.scale, window=look.window
+            look.query, look.pages, self._plan, scale=look.scale, window=look.window
         ).out.double()
         capture.squared_error += float((look.out.double() - full).square().sum())
         capture.squared_norm += float(full.square().sum())

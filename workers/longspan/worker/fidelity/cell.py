@@ -84,7 +84,7 @@ def measure(
 ) -> Fidelity:
     """Read a document under a policy, as the engine does, and ask for the hidden number."""
     reading = Reading(session, policy, document.zones)
-    captures = Captures(session)
+    captures = Captures(session.backend, len(session.shapes))
     surprise = _read(reading, document, captures)
     logits = reading.step(document.task_start, document.tokens[document.task_start :], kept=1)
     prefill_s = reading.seconds

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from longspan.worker.attention.policy import PRESETS, Kind, LayerPolicy
-from longspan.worker.attention.policy_file import SUFFIX, BadPolicyFile, check_name, write_policy
+from longspan.worker.attention.policy_file import (
+    SUFFIX,
+    BadPolicyFile,
+    PolicyFile,
+    check_name,
+    write_policy,
+)
 from longspan.worker.devices import set_threads
 from longspan.worker.failures import StartFailure
 from longspan.worker.fidelity import report
@@ -109,20 +115,24 @@ def _calibrate(
     numbers = file.calibration["layers"]
     for index, (layer, found) in enumerate(zip(file.layers, numbers, strict=True)):
         emit({"event": "layer", "layer": index, "kind": str(layer.kind), **found})
-    for note in _notes(file.layers, choice, length):
+    for note in _notes(file, choice, length):
         emit({"event": "note", "message": note})
     emit({"event": "written", "path": str(path)})
 
 
-def _notes(layers: tuple[LayerPolicy, ...], choice: Choice, length: int) -> Iterator[str]:
+def _notes(file: PolicyFile, choice: Choice, length: int) -> Iterator[str]:
     short = shortness(choice.window, length)
     if short:
         yield short
-    windows = sum(layer.kind is Kind.WINDOW for layer in layers)
-    if windows == 0:
+    windows = [index for index, layer in enumerate(file.layers) if layer == choice.window]
+    if not windows:
         yield "every layer needs the whole document: the policy saves nothing"
-    if windows == len(layers):
-        yield "no layer keeps the whole document: nothing between is ever seen again"
+    if len(windows) == len(file.layers):
+        yield "no layer keeps the whole document: what lies between is never seen again"
+    numbers = file.calibration["layers"]
+    forced = [str(index) for index in windows if any(numbers[index]["needs_document"])]
+    if forced:
+        yield f"layers {', '.join(forced)} need the document too, and get a window as was asked"
 
 
 def _choice(options: argparse.Namespace) -> Choice:

@@ -14,7 +14,7 @@ from longspan.worker.attention.zones import Zones
 from longspan.worker.fidelity.capture import sampled_scores, seen_mass
 from longspan.worker.fidelity.dense import attended, stored
 from longspan.worker.fidelity.key_sets import seen_keys, seen_pages
-from longspan.worker.fidelity.observed import Look
+from longspan.worker.fidelity.observed import Look, Observer
 
 Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -60,7 +60,7 @@ class Losses:
         self._window = window
         self.layers: dict[int, HeadSums] = {}
 
-    def observer(self, rows: AttentionRows, zones: Zones, sampled: Integers) -> _StepLosses:
+    def observer(self, rows: AttentionRows, zones: Zones, sampled: Integers) -> Observer:
         """Takes one step of one chunk; ``sampled`` are the queries that are taken."""
         return _StepLosses(self, self._window, rows, zones, sampled)
 
