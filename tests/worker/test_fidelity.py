@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import sys
@@ -32,6 +33,7 @@ from longspan.worker.fidelity.options import parse
 from longspan.worker.fidelity.prompt import Prompter
 from longspan.worker.fidelity.session import ModelOptions, Session, open_session
 from longspan.worker.models.decoder_files import find_decoder
+from tests.support.data import REPOSITORY
 from tests.worker.decoders import CHATML, tiny_decoder
 from tests.worker.decoding import Decoding, decoding, stories, stretched_stories
 from tests.worker.harness import started
@@ -170,6 +172,43 @@ def commanded(*arguments: str) -> list[dict[str, Any]]:
     told: list[dict[str, Any]] = []
     run(parse(arguments), told.append)
     return told
+
+
+@pytest.fixture(scope="module")
+def finder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example decoder, which finds numbers: its second layer looks for them everywhere."""
+    path = REPOSITORY / "examples" / "finding_decoder.py"
+    spec = importlib.util.spec_from_file_location("finding_decoder", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    folder = Path(tmp_path_factory.mktemp("finder"))
+    module.main(folder)
+    return folder
+
+
+def test_a_calibrated_policy_finds_what_a_window_loses(finder: Path, tmp_path: Path) -> None:
+    """Only the layer that looks everywhere is kept whole; or it chooses its pages, and finds too."""
+    policy, few = tmp_path / "policy.json", tmp_path / "few.json"
+    model = (f"--model={finder}", "--dtype=float32", "--lengths=3072")
+    made = commanded(*model, "--window-pages=1", f"--calibrate={policy}")
+    assert [event["kind"] for event in made if event["event"] == "layer"] == ["window", "full"]
+    write_policy(few, PolicyFile("few", (WINDOW, HYBRID)))
+    told = commanded(
+        *model, "--depths=0.4", f"--policies=window,{policy},{few}", f"--out={tmp_path}"
+    )
+    cells = {event["policy"]: event for event in told if event["event"] == "cell"}
+    assert {name: cell["found"] for name, cell in cells.items()} == {
+        "full": True, "window": False, "calibrated": True, "few": True,
+    }  # fmt: skip
+    ranks = {name: cell["rank"] for name, cell in cells.items()}
+    assert ranks["full"] == ranks["calibrated"] == ranks["few"] == 1 < ranks["window"]
+    assert cells["full"]["log_probability"] == pytest.approx(0.0, abs=1e-3)
+    assert cells["calibrated"]["mass"] == pytest.approx(1.0, abs=1e-4)
+    assert cells["calibrated"]["seen_share"] < cells["full"]["seen_share"]
+    assert cells["calibrated"]["perplexity_change"] == pytest.approx(0.0, abs=1e-3)
+    assert cells["window"]["perplexity_change"] > 0.1
 
 
 GRID = ("--dtype=float32", "--lengths=1024", "--depths=0.5", "--policies=window")

@@ -68,7 +68,7 @@ def test_a_number_counts_as_a_whole(answer: str, found: bool) -> None:
 def test_needles_differ_and_come_again() -> None:
     needles = [random_needle(str(seed)) for seed in range(20)]
     assert len({needle.number for needle in needles}) == 20
-    assert all(len(needle.number) == 7 for needle in needles)
+    assert all(len(needle.number) == len(set(needle.number)) == 7 for needle in needles)
     assert random_needle("3") == needles[3]
 
 

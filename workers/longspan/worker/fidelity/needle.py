@@ -15,7 +15,7 @@ class Needle:
     """What is hidden.
 
     Attributes:
-        number: seven digits.
+        number: seven digits, no two alike: whoever copies it token by token cannot lose the place.
         place: what the number belongs to.
     """
 
@@ -45,4 +45,5 @@ class Needle:
 def random_needle(seed: str) -> Needle:
     """The needle of this seed."""
     numbers = random.Random(seed)
-    return Needle(str(numbers.randrange(10**6, 10**7)), numbers.choice(PLACES))
+    digits = numbers.sample("0123456789", 7)
+    return Needle("".join(digits), numbers.choice(PLACES))
