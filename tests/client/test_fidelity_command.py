@@ -124,6 +124,7 @@ def test_numbers_are_shown_as_people_read_them() -> None:
         "32,768", "0.5", "window", "no", "1,234", "-9.88", "50.0%", "12.5%", "25.0%", "+3.1%",
         "1.5", "1.23", "12.3",
     )  # fmt: skip
+    assert cell_row(CELL | {"log_probability": -0.0001})[5] == "0.00"
     layer = {"layer": 3, "kind": "full", "lost_mass": [0.1, 0.2], "output_error": [0.5, 0.4]}
     assert layer_row(layer | {"needs_document": [True, True]}) == (
         "3", "full", "20.0%", "50.0%", "0, 1",

@@ -189,7 +189,7 @@ def finder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_calibrated_policy_finds_what_a_window_loses(finder: Path, tmp_path: Path) -> None:
-    """Only the layer that looks everywhere is kept whole; or it chooses its pages, and finds too."""
+    """The layer that looks everywhere is kept whole; choosing its pages it finds the number too."""
     policy, few = tmp_path / "policy.json", tmp_path / "few.json"
     model = (f"--model={finder}", "--dtype=float32", "--lengths=3072")
     made = commanded(*model, "--window-pages=1", f"--calibrate={policy}")
@@ -303,6 +303,23 @@ async def answered(sequences: Decoding, document: Document) -> Any:
         document.tokens.tolist(), task_start=document.task_start, max_tokens=1
     )
     return answer.finished
+
+
+@pytest.mark.parametrize("architecture", ["gemma3_text", "gpt_oss", "deepseek_v3"])
+def test_windows_of_a_layers_own_sinks_and_latents_are_measured(
+    architecture: str, tmp_path: Path
+) -> None:
+    """Full attention is what the model has; a layer with its own window loses nothing."""
+    session, prompter = opened(tiny_decoder(architecture, tmp_path))
+    needle = random_needle(architecture)
+    document = hidden(prompter, filler(0), needle, length=1400, depth=0.5)
+    policies = (FULL_MODEL, ModelPolicy("window", (WINDOW,) * 3))
+    full, window = (
+        measure(session, prompter, document, policy, answer_tokens=2) for policy in policies
+    )
+    assert (full.mass, full.error) == (1.0, 0.0)
+    for shape, layer in zip(session.shapes, window.layers, strict=True):
+        assert (layer.mass < 1.0, layer.error > 0.0) == (shape.window is None,) * 2
 
 
 def test_a_published_model_is_measured(tmp_path: Path) -> None:

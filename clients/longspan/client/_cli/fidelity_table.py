@@ -62,7 +62,7 @@ def cell_row(cell: Event) -> tuple[str, ...]:
         cell["policy"],
         "yes" if cell["found"] else "no",
         f"{cell['rank']:,}",
-        f"{cell['log_probability']:.2f}",
+        f"{round(cell['log_probability'], 2) + 0.0:.2f}",  # no minus before zero
         f"{cell['mass']:.1%}",
         f"{cell['mass_p5']:.1%}",
         f"{cell['error']:.1%}",
