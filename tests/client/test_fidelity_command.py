@@ -83,7 +83,8 @@ async def test_calibration_is_a_table_and_a_policy(folder: Path, tmp_path: Path)
     kinds = [row.split()[1] for row in done.out.splitlines()[1:]]
     assert kinds == ["full" if layer == LAYER else "window" for layer in range(3)]
     assert "short: 2048 tokens are 2.7 times what the window sees" in done.err
-    assert json.loads(path.read_text())["name"] == "calibrated"
+    content = json.loads(path.read_text())
+    assert (content["name"], content["calibration"]["text"]) == ("calibrated", None)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ from longspan.worker.fidelity.calibrating import (
     window_tokens,
 )
 from longspan.worker.fidelity.calibration import Choice, LayerLoss, chosen, described, ranking
+from longspan.worker.fidelity.options import count_or_share, positive, several, share
 
 WINDOW = LayerPolicy(kind=Kind.WINDOW, prefix_pages=1, window_pages=2)
 LOSSES = [
@@ -90,6 +93,24 @@ def test_the_numbers_are_written_down_by_layer_and_kv_head() -> None:
         "needs_document": [False, True],
     }
     assert own == {"own_window": True}
+
+
+def test_layers_are_asked_for_by_count_or_share() -> None:
+    """A point makes it a share, so that 1 is one layer and 1.0 all of them."""
+    for text, value in (("7", 7), ("0", 0), ("0.25", 0.25), ("1", 1), ("1.0", 1.0)):
+        found = count_or_share(text)
+        assert (found, type(found)) == (value, type(value))
+    for text in ("-1", "1.5", "-0.5", "nan.", "all"):
+        with pytest.raises((ValueError, ArgumentTypeError)):
+            count_or_share(text)
+
+
+def test_lists_have_every_value_once() -> None:
+    assert several(positive)("4096, 1024,4096") == (4096, 1024)
+    assert several(share)("0,1.0,0.5") == (0.0, 1.0, 0.5)
+    for text in ("0", "1,", "x"):
+        with pytest.raises((ValueError, ArgumentTypeError)):
+            several(positive)(text)
 
 
 def test_a_text_that_tells_nothing_is_refused_and_one_that_tells_little_is_named() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,7 @@ def _calibrate(
     model = _model(session, prompter, options.text)
     emit({"event": "model", **model, "cells": 0})
     file = calibrated(session, prompter, pieces, choice, name=name, length=length, depths=depths)
+    file = replace(file, calibration={"text": model["text"], **file.calibration})
     write_policy(path, file)
     numbers = file.calibration["layers"]
     for index, (layer, found) in enumerate(zip(file.layers, numbers, strict=True)):

@@ -53,6 +53,8 @@ class Reading:
         model.kept, model.observer = kept, observer
         watched, started = model.observed_s, time.perf_counter()
         logits = self.session.runner.run(StepPlan((self.chunk(start, tokens),))).float().cpu()
+        if self.session.device.type == "cuda":  # no logits may have been waited for
+            torch.cuda.synchronize(self.session.device)
         self.seconds += time.perf_counter() - started - (model.observed_s - watched)
         model.kept = model.observer = None
         return logits
