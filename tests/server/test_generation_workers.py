@@ -72,6 +72,7 @@ def test_the_default_policy_is_handed_on_as_it_is_named() -> None:
     assert _decoder(0)["--attention"] == "full"
     assert _decoder(0, "--attention", "hybrid")["--attention"] == "hybrid"
     assert _decoder(0, "--attention", "nonsense")["--attention"] == "nonsense"
+    assert _decoder(0, "--attention", "my/policy.json")["--attention"] == "my/policy.json"
     assert "--attention" not in _encoder("--model", "owner/name", "--attention", "hybrid")
 
 

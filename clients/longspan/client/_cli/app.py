@@ -14,6 +14,7 @@ from typer.main import get_command
 from longspan.client._cli import asking, documents
 from longspan.client._cli.connection import connected
 from longspan.client._cli.doctor import diagnose
+from longspan.client._cli.fidelity import fidelity
 from longspan.client._cli.generation_options import GenerationOptions
 from longspan.client._cli.options import (
     Json,
@@ -55,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
         "help_option_names": cast(list[str], []),
     }
     app.command(context_settings=untouched)(serve)
-    for command in (upload, ask, summarize, prompt, docs):
+    for command in (upload, ask, summarize, prompt, docs, fidelity):
         app.command()(spread(command))
     app.command()(doctor)
     try:

@@ -82,7 +82,7 @@ def parse_policy(text: str) -> PolicyFile:
     if not isinstance(layers, list) or not layers:
         raise BadPolicyFile("layers is no list with an object for each layer")
     return PolicyFile(
-        name=_name(content.get("name")),
+        name=check_name(content.get("name")),
         layers=tuple(_layer(layer, f"layer {index}") for index, layer in enumerate(layers)),
         fingerprint=_fingerprint(content.get("fingerprint")),
         calibration=_calibration(content.get("calibration", {})),
@@ -154,7 +154,12 @@ def _known(content: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
         raise BadPolicyFile(f"{where} has an unknown key {unknown[0]!r}; known: {', '.join(keys)}")
 
 
-def _name(value: Any) -> str:
+def check_name(value: Any) -> str:
+    """The name of a policy in a file.
+
+    Raises:
+        BadPolicyFile: it is no name, or a preset's.
+    """
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise BadPolicyFile(
             f"name is {value!r}; it takes letters, digits, dots, dashes and underscores, 64 at most"

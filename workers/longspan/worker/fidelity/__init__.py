@@ -1,0 +1,1 @@
+"""What an attention policy costs a checkpoint in accuracy, measured on the engine itself."""

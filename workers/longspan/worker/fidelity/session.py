@@ -1,0 +1,121 @@
+"""A decoder with KV pages for one sequence, loaded as a worker loads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from longspan.worker.attention.base import Backend
+from longspan.worker.attention.policy import ModelPolicy
+from longspan.worker.attention.pool import PAGE_TOKENS
+from longspan.worker.attention.select import select_backend
+from longspan.worker.devices import choose_dtype, open_device
+from longspan.worker.failures import StartFailure
+from longspan.worker.fidelity.observed import ObservedModel
+from longspan.worker.generation.kv_memory import frame_count
+from longspan.worker.generation.policies import find_policy
+from longspan.worker.generation.runner import Runner
+from longspan.worker.generation.self_check import self_check
+from longspan.worker.generation.serving import inner_weights, quicken, step_limits
+from longspan.worker.models.decoder_files import DecoderFiles
+from longspan.worker.models.loading import load_decoder
+from longspan.worker.models.probe import LayerShape, probe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """Which model is measured, and where; see the command line of a worker."""
+
+    model: Path
+    dtype: str = "auto"
+    device: str = "cpu"
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Session:
+    """What measurements run on.
+
+    Attributes:
+        runner: runs steps of the observed decoder.
+        observed: the decoder.
+        backend: computes its attention.
+        shapes: of its layers' caches.
+        pages: KV pages of the one sequence that is read at a time.
+        step_tokens: tokens of one prefill step, whole pages.
+    """
+
+    files: DecoderFiles
+    runner: Runner
+    observed: ObservedModel
+    backend: Backend
+    shapes: list[LayerShape]
+    pages: int
+    step_tokens: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where the decoder runs."""
+        return self.runner.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the KV pages."""
+        return self.runner.dtype
+
+    def policy(self, name: str) -> ModelPolicy:
+        """The policy of this name or file.
+
+        Raises:
+            StartFailure: it is unknown, or does not fit the model.
+        """
+        return find_policy(name, self.shapes, self.files.fingerprint)
+
+
+def open_session(options: ModelOptions, files: DecoderFiles, tokens: int) -> Session:
+    """Load a decoder and make pages for a sequence of so many tokens.
+
+    Raises:
+        StartFailure: the decoder cannot be loaded or computes nonsense here.
+        NoMemory: the pages are larger than the memory that is free.
+    """
+    device = open_device(options.device)
+    dtype = choose_dtype(options.dtype, device)
+    model = load_decoder(files, device=options.device, dtype=options.dtype)
+    weights = inner_weights(model)
+    if device.type == "cpu":
+        quicken(model, dtype, device, compiled=False)
+    shapes = probe(model, device)
+    whole = -(-tokens // PAGE_TOKENS) * PAGE_TOKENS
+    page_bytes = PAGE_TOKENS * dtype.itemsize * sum(shape.numbers for shape in shapes)
+    pages = frame_count(page_bytes, (1,), device, None, kv_tokens=max(whole, 2 * PAGE_TOKENS))
+    layers = [shape.pages(pages, dtype=dtype, device=device) for shape in shapes]
+    backend = select_backend(device, dtype, max(max(shape.d, shape.dv) for shape in shapes))
+    observed = ObservedModel(model)
+    runner = Runner(observed, layers, backend)
+    self_check(runner, model, vocabulary=files.vocabulary)
+    budget = step_limits(device, None, weights, shapes).budget_tokens
+    return Session(
+        files=files,
+        runner=runner,
+        observed=observed,
+        backend=backend,
+        shapes=shapes,
+        pages=pages,
+        step_tokens=max(budget // PAGE_TOKENS, 1) * PAGE_TOKENS,
+    )
+
+
+def check_context(files: DecoderFiles, tokens: int) -> None:
+    """Refuse a sequence that is longer than the model's positions.
+
+    Raises:
+        StartFailure: says how long it may be.
+    """
+    if tokens > files.context_tokens:
+        raise StartFailure(
+            f"a sequence of {tokens} tokens is longer than the {files.context_tokens} positions "
+            f"of {files.name}"
+        )
