@@ -27,6 +27,7 @@ from benchmarks import (
     tokenise,
     upload,
 )
+from benchmarks.recall import measure as recall
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -38,6 +39,7 @@ def measurements(peers: str | None) -> dict[str, Callable[[], Sequence[Any]]]:
         "encoder": encoder.main,
         "answers": answers.main,
         "attention": attention.main,
+        "recall": recall.main,
         "upload": upload.main,
         "health": health.main,
         "generation": partial(generation.main, peers),

@@ -18,7 +18,7 @@ RECORD_TOKENS = 1 + ANSWER_VALUES + 1
 """Key, values, end."""
 
 QUESTION_TOKENS = 2
-LOOSE_VALUES = 0.03
+LOOSE_VALUES = 0.01
 """Share of filler tokens that are values of no record."""
 
 Integers = npt.NDArray[np.int64]

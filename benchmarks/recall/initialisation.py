@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.recall.vocabulary import FILLER
+
 STREAM = 0.5
 """Spread of the embeddings, and of what a layer adds to them."""
 
@@ -24,6 +26,10 @@ PLACE = 2.0
 LIKENESS = 0.15
 """Spread of the weights by which a head compares tokens."""
 
+FILLER_SIZE = 48
+"""Dimensions in which filler begins; no head compares them. So words that nobody looks for have
+short keys, and stay alike to each other: the bounds of a block of them are low."""
+
 CALM = 0.2
 """Other parts at first have so much less weight."""
 
@@ -32,18 +38,34 @@ CALM = 0.2
 def initialise(model: Any) -> None:
     """Set the weights of a new decoder, from torch's generator."""
     decoder = model.model
-    torch.nn.init.normal_(decoder.embed_tokens.weight, std=STREAM)
+    _embed(decoder.embed_tokens.weight)
     decoder.norm.weight.fill_(LOGITS)
     copies: list[torch.Tensor] = []
     for layer in decoder.layers:
         layer.mlp.down_proj.weight.mul_(STREAM * CALM)
         attention = layer.self_attn
         if attention.use_rope:
-            copies.append(_copy(attention, torch.nn.init.orthogonal_(torch.empty(128, 128))))
+            copies.append(_copy(attention, _turn(model.config.hidden_size)))
             _prefer(attention, len(copies), model.config.rope_parameters["rope_theta"])
         else:
-            _copy(attention, torch.eye(128))
+            _copy(attention, torch.eye(model.config.hidden_size))
             _compare(attention, copies[0])
+
+
+def _embed(weight: torch.Tensor) -> None:
+    """Filler in some dimensions, the words of records in the others, all of one length."""
+    size = weight.shape[1]
+    torch.nn.init.normal_(weight, std=STREAM)
+    weight[FILLER.start :, FILLER_SIZE:] = 0
+    weight[FILLER.start :].mul_((size / FILLER_SIZE) ** 0.5)
+    weight[: FILLER.start, :FILLER_SIZE] = 0
+    weight[: FILLER.start].mul_((size / (size - FILLER_SIZE)) ** 0.5)
+
+
+def _turn(size: int) -> torch.Tensor:
+    """An orthogonal matrix that keeps the dimensions of filler among themselves."""
+    parts = [torch.empty(part, part) for part in (FILLER_SIZE, size - FILLER_SIZE)]
+    return torch.block_diag(*(torch.nn.init.orthogonal_(part) for part in parts))
 
 
 def _copy(attention: Any, matrix: torch.Tensor) -> torch.Tensor:
@@ -72,6 +94,7 @@ def _prefer(attention: Any, back: int, theta: float) -> None:
 def _compare(attention: Any, copied: torch.Tensor) -> None:
     """Look where ``copied`` has put what resembles the token that looks."""
     look = torch.nn.init.normal_(attention.k_proj.weight, std=LIKENESS).clone()
+    look[:, :FILLER_SIZE] = 0
     attention.k_proj.weight.copy_(look @ copied.T)
     heads = look.view(-1, attention.head_dim, look.shape[1])
     heads = heads.repeat_interleave(attention.num_key_value_groups, 0)

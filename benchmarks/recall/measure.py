@@ -27,8 +27,10 @@ from longspan.worker.attention.pool import PAGE_TOKENS
 MODEL = Path(__file__).parent / "model"
 LENGTHS = (2048, 4096, 8192, 16_384, 32_768, 65_536)
 LINEAR_LENGTHS = (2048, 4096)
-RECORDS = 64
-DOCUMENTS = 2
+FEW, MANY = 12, 48
+"""Records of a document. Many compete for the pages that a layer selects."""
+
+MANY_LENGTHS = (8192, 32_768)
 WINDOW = PRESETS["window"].layer
 Row = dict[str, object]
 
@@ -81,8 +83,11 @@ def is_between(said: Document, record: int) -> bool:
     return first // PAGE_TOKENS in between and last // PAGE_TOKENS in between
 
 
-def documents(tokens: int, count: int = DOCUMENTS, records: int = RECORDS) -> list[Document]:
-    """Always the same ones; other seeds than training's."""
+def documents(tokens: int, records: int, count: int | None = None) -> list[Document]:
+    """Always the same ones; other seeds than training's. ``count`` of None asks about 48 records
+    where the documents are short."""
+    if count is None:
+        count = max(1, min(32_768 // tokens, 4) * FEW // records)
     random = np.random.default_rng([2, tokens])
     return [document(tokens, records, random) for _ in range(count)]
 
@@ -100,17 +105,18 @@ def served(engine: Engine, said: Sequence[Document], policy: str) -> tuple[Recal
     return recall, float(np.mean(seen)), kv_bytes
 
 
-def policy_rows(lengths: Sequence[int] = LENGTHS) -> Iterator[Row]:
+def policy_rows(records: int, lengths: Sequence[int]) -> Iterator[Row]:
     """One row a length and policy."""
     policies = compared()
     for tokens in lengths:
-        said = documents(tokens)
+        said = documents(tokens, records)
         for policy in policies:
             engine = Engine(MODEL, [policy], kv_tokens=tokens + 128 * PAGE_TOKENS)
             started = time.process_time()
             recall, seen, kv_bytes = served(engine, said, policy.name)
             yield {
                 "tokens": tokens,
+                "records": records,
                 "policy": policy.name,
                 "recall": str(recall.everywhere),
                 "between": str(recall.between),
@@ -126,7 +132,7 @@ def linear_rows(lengths: Sequence[int] = LINEAR_LENGTHS) -> Iterator[Row]:
     for tokens in lengths:
         for name, far in {"none": None, **MAPS}.items():
             recall = Recall.none()
-            for one in documents(tokens):
+            for one in documents(tokens, FEW):
                 records = range(len(one.keys))
                 for record, right in zip(
                     records, model.right(one, records, WINDOW, far), strict=True
@@ -134,6 +140,7 @@ def linear_rows(lengths: Sequence[int] = LINEAR_LENGTHS) -> Iterator[Row]:
                     recall.add(one, record, right)
             yield {
                 "tokens": tokens,
+                "records": FEW,
                 "policy": f"window and linear state: {name}",
                 "recall": str(recall.everywhere),
                 "between": str(recall.between),
@@ -143,9 +150,9 @@ def linear_rows(lengths: Sequence[int] = LINEAR_LENGTHS) -> Iterator[Row]:
 def main() -> list[Row]:
     """Run the measurements."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     try:
-        return [*policy_rows(), *linear_rows()]
+        return [*policy_rows(FEW, LENGTHS), *policy_rows(MANY, MANY_LENGTHS), *linear_rows()]
     finally:
         torch.set_num_threads(threads)
 

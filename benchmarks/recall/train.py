@@ -28,10 +28,9 @@ MODEL = Path(__file__).parent / "model"
 SEED = 1
 PEAK_RATE = 1.5e-3
 WARMUP_STEPS = 100
-KEY_TAX = 0.02
-"""On the mean square of keys where positions do not count: words that nobody looks for get short
-keys. Else their keys differ as much as those of records, and the bounds of a block of them are as
-high as a match."""
+KEY_TAX = 0.3
+"""On the spread of filler's keys where positions do not count. Without it they differ as much as
+those of records, and the bounds of a block of filler are as high as a match."""
 
 REPORT_STEPS = 50
 
@@ -54,9 +53,9 @@ class Stage:
 
 
 STAGES = (
-    Stage(steps=300, texts=16, tokens=64, records=4, questions=4),
-    Stage(steps=300, texts=8, tokens=192, records=12, questions=8, counts=16.0),
-    Stage(steps=700, texts=4, tokens=512, records=40, questions=16, counts=256.0),
+    Stage(steps=150, texts=16, tokens=64, records=4, questions=4, counts=2.0),
+    Stage(steps=150, texts=8, tokens=192, records=12, questions=8, counts=16.0),
+    Stage(steps=320, texts=4, tokens=448, records=32, questions=16, counts=256.0),
 )
 
 
@@ -98,13 +97,13 @@ def batch(stage: Stage, random: np.random.Generator) -> Batch:
 
 def loss_of(model: Any, learnt: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross entropy with the tax on keys, and the share of answer tokens that are right."""
-    squares: list[torch.Tensor] = []
+    spreads: list[torch.Tensor] = []
     hidden = model.model(
-        input_ids=learnt.tokens, use_cache=False, log_counts=learnt.log_counts, squares=squares
+        input_ids=learnt.tokens, use_cache=False, log_counts=learnt.log_counts, spreads=spreads
     ).last_hidden_state
     logits = model.lm_head(hidden[:, learnt.places])
     loss = F.cross_entropy(logits.flatten(0, 1), learnt.answers.flatten())
-    loss = loss + KEY_TAX * torch.stack(squares).mean()
+    loss = loss + KEY_TAX * torch.stack(spreads).mean()
     return loss, (logits.argmax(-1) == learnt.answers).float().mean()
 
 

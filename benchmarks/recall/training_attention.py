@@ -23,18 +23,18 @@ def attend(
     *,
     scaling: float,
     log_counts: torch.Tensor,
-    squares: list[torch.Tensor],
+    spreads: list[torch.Tensor],
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Behind the signature of transformers' ``AttentionInterface``.
 
     ``query`` is [texts, heads, n, d], ``log_counts`` [texts, n]; the result [texts, n, heads, d].
-    ``squares`` gets the mean square of the keys of each layer without a window.
+    ``spreads`` gets ``spread`` of the keys of each layer without a window.
     """
     assert attention_mask is None
     if sliding_window is None:
-        squares.append(key.square().mean())
+        spreads.append(spread(key, log_counts))
     groups = query.shape[1] // key.shape[1]
     key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
     if sliding_window is None:
@@ -54,6 +54,19 @@ def _weighted(
     hidden = torch.full((query.shape[2],) * 2, float("-inf")).triu(1)
     mask = hidden + log_counts[:, None, None]
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
+
+
+def spread(key: torch.Tensor, log_counts: torch.Tensor) -> torch.Tensor:
+    """How much the keys of what counts more than once differ, by the size of the other keys.
+
+    ``key`` is [texts, heads, n, d]; both are mean squares, so no scale changes the result.
+    """
+    filler = (log_counts > 0)[:, None, :, None].float()
+    count = filler.sum((0, 2), keepdim=True).clamp(min=1)
+    mean = (key * filler).sum((0, 2), keepdim=True) / count
+    apart = ((key - mean).square() * filler).sum() / count
+    other = (key.square() * (1 - filler)).sum() / (1 - filler).sum().clamp(min=1)
+    return (apart / other).mean()
 
 
 def windowed(

@@ -11,6 +11,7 @@ from benchmarks.recall.engine import Engine
 from benchmarks.recall.measure import documents
 from benchmarks.recall.policies import compared
 from benchmarks.recall.train import Stage, batch, new_model, save, train
+from benchmarks.recall.training_attention import spread
 from benchmarks.recall.vocabulary import ASK, END, FILLER, KEYS, VALUES
 
 TINY = Stage(steps=30, texts=4, tokens=48, records=3, questions=3)
@@ -65,14 +66,26 @@ def test_filler_that_counts_twice_is_filler_that_stands_there_twice() -> None:
         None,
         scaling=0.3,
         log_counts=torch.zeros(1, 7),
-        squares=[],
+        spreads=[],
     )
-    found, _ = attend(module, query, key, value, None, scaling=0.3, log_counts=twice, squares=[])
+    found, _ = attend(module, query, key, value, None, scaling=0.3, log_counts=twice, spreads=[])
     torch.testing.assert_close(found[:, 3:], expected[:, 4:])
 
 
 def test_what_is_saved_is_served(tmp_path: Path) -> None:
     save(new_model(1), tmp_path)
     engine = Engine(tmp_path, compared(), kv_tokens=8192)
-    answers = engine.ask(documents(512, count=1, records=8)[0], range(3), "strict")
+    answers = engine.ask(documents(512, 8, 1)[0], range(3), "strict")
     assert [len(answer.tokens) <= ANSWER_VALUES + 1 for answer in answers] == [True] * 3
+
+
+def test_the_spread_of_filler_keys_has_no_scale() -> None:
+    numbers = torch.Generator().manual_seed(2)
+    key = torch.randn(2, 2, 40, 8, generator=numbers)
+    log_counts = torch.zeros(2, 40)
+    log_counts[:, :30] = 1.0
+    found = spread(key, log_counts)
+    assert 0.8 < found < 1.2, "all keys are drawn alike"
+    torch.testing.assert_close(spread(key * 7, log_counts), found)
+    key[:, :, :30] = key[:1, :, :1]
+    assert spread(key, log_counts) < 1e-9
