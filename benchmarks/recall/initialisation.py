@@ -64,8 +64,10 @@ def _embed(weight: torch.Tensor) -> None:
 
 def _turn(size: int) -> torch.Tensor:
     """An orthogonal matrix that keeps the dimensions of filler among themselves."""
-    parts = [torch.empty(part, part) for part in (FILLER_SIZE, size - FILLER_SIZE)]
-    return torch.block_diag(*(torch.nn.init.orthogonal_(part) for part in parts))
+    empty = [torch.empty(part, part) for part in (FILLER_SIZE, size - FILLER_SIZE)]
+    parts = [torch.nn.init.orthogonal_(part) for part in empty]
+    turn: torch.Tensor = torch.block_diag(*parts)  # type: ignore[no-untyped-call]
+    return turn
 
 
 def _copy(attention: Any, matrix: torch.Tensor) -> torch.Tensor:
