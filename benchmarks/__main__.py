@@ -25,9 +25,11 @@ from benchmarks import (
     generation_gpu,
     generation_overlap,
     health,
+    streaming_memory,
     tokenise,
     upload,
 )
+from benchmarks.recall import measure as recall
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -40,12 +42,14 @@ def measurements(peers: str | None) -> dict[str, Callable[[], Sequence[Any]]]:
         "answers": answers.main,
         "attention": attention.main,
         "far": far_states.main,
+        "recall": recall.main,
         "upload": upload.main,
         "health": health.main,
         "generation": partial(generation.main, peers),
         "generation-overlap": generation_overlap.main,
         "generation-fairness": generation_fairness.main,
         "generation-costs": generation_costs.main,
+        "streaming-memory": streaming_memory.main,
         "generation-gpu": generation_gpu.main,
     }
 

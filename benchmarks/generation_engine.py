@@ -33,7 +33,9 @@ class Driver:
         self.workload = workload
         self._ids = count(1)
 
-    def open(self, prompt: Sequence[int], new_tokens: int) -> int:
+    def open(
+        self, prompt: Sequence[int], new_tokens: int, *, attention: str = "", task_start: int = 0
+    ) -> int:
         """Open a sealed sequence that is sampled greedily; returns its id."""
         job_id = next(self._ids)
         command = pb.Open(
@@ -43,6 +45,8 @@ class Driver:
             sealed=True,
             sampling=pb.Sampling(max_tokens=new_tokens, top_p=1.0),
             priority=2,
+            attention=attention,
+            task_start=task_start,
         )
         refused = self.workload.handle(pb.ExecuteRequest(open=command), time.monotonic())
         if refused:
