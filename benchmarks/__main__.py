@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks import (
     answers,
     attention,
+    attention_engine,
     encoder,
     far_states,
     generation,
@@ -41,6 +42,7 @@ def measurements(peers: str | None) -> dict[str, Callable[[], Sequence[Any]]]:
         "encoder": encoder.main,
         "answers": answers.main,
         "attention": attention.main,
+        "attention-engine": attention_engine.main,
         "far": far_states.main,
         "recall": recall.main,
         "upload": upload.main,

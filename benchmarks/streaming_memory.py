@@ -31,7 +31,7 @@ CHARS = TOKENS * 45 // 10
 """A little more text than a million tokens: the book has about 4.3 characters a token."""
 CHUNK_BYTES = 256 << 10
 MILESTONES = (65_536, 131_072, 262_144, 524_288, 1_000_000)
-POLICIES = ("window",)
+POLICIES = ("window", "summary")
 FLAGS = ("--encoder", "none", "--dtype", "float32", "--kv-memory", "64MiB")
 MIB = 1 << 20
 Row = dict[str, object]
@@ -93,7 +93,7 @@ def main() -> list[Row]:
         config["max_position_embeddings"] = POSITIONS
         (folder / "config.json").write_text(json.dumps(config), "utf-8")
         for policy in POLICIES:
-            with server_process("--model", str(folder), *FLAGS) as port:
+            with server_process("--model", str(folder), "--attention", policy, *FLAGS) as port:
                 rows += asyncio.run(stream(port, policy, text))
     return rows
 

@@ -24,6 +24,7 @@ from longspan.worker.attention.naive import NaiveBackend
 from longspan.worker.attention.naive_policy import attend_naively
 from longspan.worker.attention.policy import FULL, Far, Kind, LayerPolicy, ModelPolicy
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
+from longspan.worker.attention.retention import retention
 from longspan.worker.attention.rows import AttentionRows
 from longspan.worker.attention.selection import STRIDE
 from longspan.worker.attention.selectors import quest
@@ -31,6 +32,7 @@ from longspan.worker.attention.step_attention import StepAttention
 from longspan.worker.attention.tiled import TiledBackend
 from longspan.worker.attention.torch_varlen import VarlenBackend
 from longspan.worker.attention.zones import Zones
+from longspan.worker.generation.sequence import HOLE
 from tests.worker import flash_emulator as emulator
 
 CPU = torch.device("cpu")
@@ -316,3 +318,25 @@ def test_what_stands_for_a_page_outlives_it() -> None:
     assert_close(
         expected, Attended(torch.cat([p.out for p in parts]), torch.cat([p.lse for p in parts]))
     )
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("window", [24, 300, 600])
+@pytest.mark.parametrize("chunk", [(1536, 2000), (1800, 1900), (1999, 2000)])
+def test_pages_behind_a_layers_own_window_may_be_gone(
+    name: str, window: int, chunk: tuple[int, int]
+) -> None:
+    """Their places in the block table are holes, and their memory is anybody's."""
+    document, backend = Document(2000), BACKENDS[name]
+    document.write(0, 2000)
+    rows, layer = document.rows(*chunk), document.layer
+    query = document.query[slice(*chunk)]
+    plan = backend.plan(rows, CPU)
+    expected = backend.attend(query, layer, plan, scale=SCALE, window=window)
+    gone = retention(FULL, window, PAGE_TOKENS).droppable(chunk[0] // PAGE_TOKENS)
+    assert gone
+    table = rows.block_tables[0].copy()
+    layer.keys[table[list(gone)]] = layer.values[table[list(gone)]] = float("nan")
+    table[list(gone)] = HOLE
+    plan = backend.plan(replace(rows, block_tables=[table]), CPU)
+    assert_close(expected, backend.attend(query, layer, plan, scale=SCALE, window=window))
