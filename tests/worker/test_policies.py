@@ -22,12 +22,12 @@ from longspan.worker.attention.folded import FoldedBackend
 from longspan.worker.attention.layer_plan import View
 from longspan.worker.attention.naive import NaiveBackend
 from longspan.worker.attention.naive_policy import attend_naively
-from longspan.worker.attention.policy import FULL, Far, Kind, LayerPolicy, ModelPolicy
+from longspan.worker.attention.policy import FULL, Far, Kind, LayerPolicy, ModelPolicy, Selector
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
 from longspan.worker.attention.retention import retention
 from longspan.worker.attention.rows import AttentionRows
 from longspan.worker.attention.selection import STRIDE
-from longspan.worker.attention.selectors import quest
+from longspan.worker.attention.selectors import exact, quest
 from longspan.worker.attention.step_attention import StepAttention
 from longspan.worker.attention.tiled import TiledBackend
 from longspan.worker.attention.torch_varlen import VarlenBackend
@@ -51,14 +51,16 @@ HYBRID = LayerPolicy(
 )
 HIERARCHICAL = replace(HYBRID, kind=Kind.HIERARCHICAL, far=Far.CENTROID)
 SUMMARY = LayerPolicy(kind=Kind.HIERARCHICAL, prefix_pages=1, window_pages=1, far=Far.CENTROID)
+EXACT = replace(HYBRID, selector=Selector.EXACT)
 POLICIES = {
     "full": FULL,
     "window": WINDOW,
     "hybrid": HYBRID,
     "hierarchical": HIERARCHICAL,
     "summary": SUMMARY,
+    "exact": EXACT,
 }
-SELECTING = [HYBRID, HIERARCHICAL]
+SELECTING = [HYBRID, HIERARCHICAL, EXACT]
 SCALE = 0.2
 HEADS, KV_HEADS, DIM = 6, 2, 16
 
@@ -340,3 +342,20 @@ def test_pages_behind_a_layers_own_window_may_be_gone(
     table[list(gone)] = HOLE
     plan = backend.plan(replace(rows, block_tables=[table]), CPU)
     assert_close(expected, backend.attend(query, layer, plan, scale=SCALE, window=window))
+
+
+def test_the_exact_selector_finds_what_bounds_do_not() -> None:
+    """A block of keys in many directions promises more than the one that is looked for."""
+    looked_for = torch.zeros(DIM)
+    looked_for[:4] = 1.0
+    page = torch.zeros(PAGE_TOKENS, DIM)
+    spread, right = page.clone(), page.clone()
+    for number in range(4):  # no key has all four numbers, the block's extremes do
+        spread[number, number] = 2.0
+    right[7, :4] = 1.0
+    keys = torch.stack((spread, right))[None]
+    query = looked_for.view(1, 1, 1, -1)
+    by_bounds = quest.scores(query, quest.bounds(keys[0][:, None]))[0, 0]
+    by_keys = exact.scores(query, keys)[0, 0]
+    assert by_bounds.tolist() == [8.0, 4.0]
+    assert by_keys.tolist() == [2.0, 4.0]

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from longspan.worker.attention.policy import FULL, FULL_MODEL, Far, LayerPolicy, ModelPolicy
+from longspan.worker.attention.policy import (
+    FULL,
+    FULL_MODEL,
+    Far,
+    LayerPolicy,
+    ModelPolicy,
+    Selector,
+)
 from longspan.worker.attention.pool import PAGE_TOKENS
 from longspan.worker.attention.rows import AttentionRows
 from longspan.worker.attention.zones import NO_ZONES, Block, Zones, blocks
@@ -65,6 +72,7 @@ class SelectingRows:
         candidates: one int32 array a block: the pages to select from.
         pages: how many each kv head of a block selects.
         far: how the others are seen.
+        selector: how they are chosen.
     """
 
     queries: Integers
@@ -73,6 +81,7 @@ class SelectingRows:
     candidates: Sequence[Table]
     pages: int
     far: Far = Far.NONE
+    selector: Selector = Selector.QUEST
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,7 +107,7 @@ def layer_plan(
 ) -> LayerPlan:
     """The plan of a layer where chunk i follows ``policies[i]``."""
     fixed: list[_Row] = []
-    selecting: dict[tuple[int, Far], list[tuple[_Row, int, Table]]] = {}
+    selecting: dict[tuple[int, Far, Selector], list[tuple[_Row, int, Table]]] = {}
     for index, policy in enumerate(policies):
         start, end = int(rows.starts[index]), int(rows.ends[index])
         first, table = int(rows.offsets[index]) - start, rows.block_tables[index]
@@ -110,7 +119,7 @@ def layer_plan(
             else:
                 between = rows.numbers[index] if policy.drops and rows.numbers else table
                 chosen = (row, block.start, between[candidates.start : candidates.stop])
-                alike = policy.selected_pages, policy.far
+                alike = policy.selected_pages, policy.far, policy.selector
                 selecting.setdefault(alike, []).append(chosen)
     return LayerPlan(
         fixed=FixedRows(_queries(fixed), _rows(fixed)) if fixed else None,
@@ -155,7 +164,9 @@ def _row(block: Block, first: int, table: Table, policy: LayerPolicy) -> _Row:
     return _Row(first + block.start, length, block.start - hidden, seen)
 
 
-def _selecting(pages: int, far: Far, chosen: Sequence[tuple[_Row, int, Table]]) -> SelectingRows:
+def _selecting(
+    pages: int, far: Far, selector: Selector, chosen: Sequence[tuple[_Row, int, Table]]
+) -> SelectingRows:
     rows = [row for row, _, _ in chosen]
     return SelectingRows(
         queries=_queries(rows),
@@ -164,6 +175,7 @@ def _selecting(pages: int, far: Far, chosen: Sequence[tuple[_Row, int, Table]]) 
         candidates=[candidates for _, _, candidates in chosen],
         pages=pages,
         far=far,
+        selector=selector,
     )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from longspan.worker.attention.base import Attended
-from longspan.worker.attention.policy import CENTROID_TOKENS, Far, Kind, LayerPolicy
+from longspan.worker.attention.policy import CENTROID_TOKENS, Far, Kind, LayerPolicy, Selector
 from longspan.worker.attention.pool import PAGE_TOKENS
-from longspan.worker.attention.selectors import quest
+from longspan.worker.attention.selectors import exact, quest
 from longspan.worker.attention.zones import Zones
 
 
@@ -126,7 +126,8 @@ def _choose(
     heads = query[asked].float()
     candidates = keys[first * PAGE_TOKENS : last * PAGE_TOKENS].float()
     pages = candidates.view(last - first, PAGE_TOKENS, -1)
-    found = quest.naive_scores(heads.flatten(0, 1), pages)
+    scores = exact if policy.selector is Selector.EXACT else quest
+    found = scores.naive_scores(heads.flatten(0, 1), pages)
     for chosen in found.topk(min(policy.selected_pages, last - first)).indices.tolist():
         begin = (first + chosen) * PAGE_TOKENS
         seen[rows, begin : begin + PAGE_TOKENS] = True

@@ -39,6 +39,17 @@ class Far(StrEnum):
     LINEAR = "linear"
 
 
+class Selector(StrEnum):
+    """How a layer tells which pages to choose.
+
+    ``QUEST`` by upper bounds of their scores, which are kept beside the keys; ``EXACT`` by the
+    scores themselves, for which every key is read.
+    """
+
+    QUEST = "quest"
+    EXACT = "exact"
+
+
 CENTROID_TOKENS = 64
 """Tokens that one centroid stands for: a quarter of a page."""
 
@@ -50,8 +61,8 @@ class LayerPolicy:
     The keys are those at or before the query in the pages [0, prefix_pages), in
     [D - window_pages, D], and in ``selected_pages`` of those between, each kv head its own.
     All keys are seen where ``FULL`` says so; and, where pages are selected, from the first
-    ``dense_pages`` pages and from the whole task behind the documents. ``far`` says how the pages
-    are seen that are left.
+    ``dense_pages`` pages and from the whole task behind the documents. ``selector`` says how pages
+    are chosen, ``far`` how those are seen that are left.
 
     Raises:
         ValueError: a number is negative, or has no meaning for this kind.
@@ -63,6 +74,7 @@ class LayerPolicy:
     selected_pages: int = 0
     dense_pages: int = 0
     far: Far = Far.NONE
+    selector: Selector = Selector.QUEST
 
     def __post_init__(self) -> None:
         sizes = (self.prefix_pages, self.window_pages, self.selected_pages, self.dense_pages)
@@ -76,6 +88,8 @@ class LayerPolicy:
             raise ValueError("without its first tokens a model is lost (attention sinks)")
         if self.far is not Far.NONE and self.kind is not Kind.HIERARCHICAL:
             raise ValueError(f"a {self.kind} layer has no far state, so none of {self.far}")
+        if self.selector is not Selector.QUEST and not self.selects:
+            raise ValueError(f"a {self.kind} layer selects nothing, so nothing by {self.selector}")
         if self.summarises and self.far is not Far.CENTROID:
             raise ValueError("a hierarchical layer selects pages, or sees centroids of all")
         if self.summarises and self.dense_pages:
@@ -186,12 +200,16 @@ class ModelPolicy:
             return "full"
         return ";".join(
             f"{count}*{layer.kind},{layer.prefix_pages},{layer.window_pages},"
-            f"{layer.selected_pages},{layer.dense_pages}{_far(layer.far)}"
+            f"{layer.selected_pages},{layer.dense_pages}{_far(layer.far)}{_selector(layer.selector)}"
             for layer, count in self._runs()
         )
 
     def _runs(self) -> list[tuple[LayerPolicy, int]]:
         return [(layer, len(list(same))) for layer, same in groupby(self.layers)]
+
+
+def _selector(selector: Selector) -> str:
+    return "" if selector is Selector.QUEST else f",{selector}"
 
 
 def _far(far: Far) -> str:

@@ -1,4 +1,4 @@
-"""Which pages the blocks of a step select, by the bounds that are kept beside the keys."""
+"""Which pages the blocks of a step select, by what their keys promise or hold."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy.typing as npt
 import torch
 
 from longspan.worker.attention.layer_plan import SelectingRows
+from longspan.worker.attention.policy import Selector
 from longspan.worker.attention.pool import LayerPages
-from longspan.worker.attention.selectors import quest
+from longspan.worker.attention.selectors import exact, quest
 
 STRIDE = 4
 """Of a page's queries every fourth is asked: neighbours want the same, and scores cost as much
@@ -18,6 +19,9 @@ as a sixteenth of full attention for each query that is asked."""
 
 PRODUCTS = 2**26
 """Bounds written out at once: a quarter of a GiB."""
+
+
+SCORES = {Selector.QUEST: quest.scores, Selector.EXACT: exact.scores}
 
 
 class Selection:
@@ -33,7 +37,6 @@ class Selection:
 
     def select(self, query: torch.Tensor, layer: LayerPages) -> torch.Tensor:
         """The chosen pages, int64 [blocks, kv_heads, pages]; ``query`` is [tokens, heads, d]."""
-        assert layer.bounds is not None
         kv_heads = layer.keys.shape[1]
         grouped_query = query.reshape(len(query), kv_heads, -1, query.shape[-1])
         return torch.cat(
@@ -54,6 +57,7 @@ class _Group:
         longest = max(len(rows) for rows in asked)
         # The last query asked twice changes no maximum.
         padded = [np.pad(rows, (0, longest - len(rows)), mode="edge") for rows in asked]
+        self._selector = blocks.selector
         self._asked = torch.from_numpy(np.stack(padded)).to(device)
         counts = [len(blocks.candidates[block]) for block in members]
         self._counts = counts
@@ -64,21 +68,28 @@ class _Group:
 
     def select(self, query: torch.Tensor, layer: LayerPages, pages: int) -> torch.Tensor:
         """int64 [blocks, kv_heads, pages]; ``query`` is [tokens, kv_heads, group, d]."""
-        assert layer.bounds is not None
-        known = layer.bounds[:, self._run or self._table]
+        known = self._known(layer)
         chosen = []
         for first, last in self._tiles(query, known):
             most = max(self._counts[first:last])
             asked = query[self._asked[first:last]].flatten(0, 1)
             rows = asked.view(last - first, -1, *asked.shape[1:]).permute(2, 0, 1, 3, 4)
             rows = rows.flatten(2, 3)
-            found = quest.scores(rows, known[:, :most])
+            found = SCORES[self._selector](rows, known[:, :most])
             if min(self._counts[first:last]) < most:
                 index = torch.arange(most, device=found.device)
                 unseen = index >= self._limits[first:last, None]
                 found = found.masked_fill(unseen, float("-inf"))
             chosen.append(found.topk(pages, -1).indices.transpose(0, 1))
         return self._table[torch.cat(chosen)]
+
+    def _known(self, layer: LayerPages) -> torch.Tensor:
+        """What the candidates are scored by: [kv_heads, pages, ..]."""
+        places = self._run or self._table
+        if self._selector is Selector.EXACT:
+            return layer.keys[places].transpose(0, 1)
+        assert layer.bounds is not None
+        return layer.bounds[:, places]
 
     def _tiles(self, query: torch.Tensor, known: torch.Tensor) -> Iterator[tuple[int, int]]:
         """Blocks [first, last) whose products fit."""
