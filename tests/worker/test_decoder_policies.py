@@ -72,13 +72,13 @@ async def test_short_documents_are_seen_whole_under_every_policy(
     """Nothing lies between the first pages and the last ones yet."""
     async with decoding(worker) as sequences:
         # ``lean`` decides how pages are stored: a worker serves it from its start or never.
-        names = ["full", "window", "hybrid", "hierarchical"]
+        names = ["full", "window", "hybrid", "hierarchical", "hybrid-exact"]
         assert [one.name for one in sequences.ready.attention] == names
         answers = [await ask(sequences, document[:1200], attention=name) for name in ("", *names)]
     assert len({answer.text for answer in answers}) == 1
     ends = [answer.finished for answer in answers]
     assert [end.attention for end in ends] == ["full", *names]
-    assert [end.seen_share for end in ends] == [1.0] * 5
+    assert [end.seen_share for end in ends] == [1.0] * 6
     assert {end.cached_tokens for end in ends[2:]} == {0}, "policies share no pages"
 
 

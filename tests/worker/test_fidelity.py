@@ -289,7 +289,7 @@ async def test_a_calibrated_file_is_served_and_holds_what_was_said(
         worker.wait_ready()
         async with decoding(worker) as sequences:
             assert [one.name for one in sequences.ready.attention] == [
-                "mine", "full", "window", "hybrid", "hierarchical",
+                "mine", "full", "window", "hybrid", "hierarchical", "hybrid-exact",
             ]  # fmt: skip
             end = await answered(sequences, document)
     assert end.attention == "mine"

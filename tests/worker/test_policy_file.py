@@ -147,7 +147,7 @@ def test_a_file_is_served_under_its_name_beside_the_presets(tmp_path: Path) -> N
     path = tmp_path / "policy.json"
     write_policy(path, PolicyFile("mine", (FULL, WINDOW), MODEL))
     policies = policies_for(str(path), [SHAPE, SHAPE], MODEL, 4)
-    assert policies.names == ("mine", "full", "window", "hybrid", "hierarchical")
+    assert policies.names == ("mine", "full", "window", "hybrid", "hierarchical", "hybrid-exact")
     assert policies.get("").policy.layers == (FULL, WINDOW)
     assert policies.get("full").policy.full
     with pytest.raises(UnknownPolicy):
@@ -182,9 +182,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "bytes.json").write_bytes(b"\xff")
     with pytest.raises(StartFailure, match=r"bytes\.json cannot be read"):
         policies_for(str(tmp_path / "bytes.json"), [SHAPE], MODEL, 4)
-    with pytest.raises(
-        StartFailure, match=r"only full, window, hybrid, hierarchical, summary, lean; a file's name"
-    ):
+    known = "full, window, hybrid, hierarchical, hybrid-exact, summary, lean"
+    with pytest.raises(StartFailure, match=f"only {known}; a file's name"):
         policies_for("sparse", [SHAPE], MODEL, 4)
 
 

@@ -102,8 +102,8 @@ class Config(BaseSettings):
     attention: str = Field(
         "full",
         description="how the model reads documents where a request does not say: full, window, "
-        "hybrid, hierarchical, summary, lean, or a file that ends in .json, as longspan fidelity "
-        "--calibrate writes",
+        "hybrid, hierarchical, hybrid-exact, summary, lean, or a file that ends in .json, as "
+        "longspan fidelity --calibrate writes",
     )
     drain_s: PositiveFloat = Field(25.0, description="how long running calls may finish on SIGTERM")
     heartbeat_timeout_s: PositiveFloat = Field(

@@ -291,6 +291,18 @@ PRESETS = {
             full_layers=0.25,
         ),
         Policy(
+            "hybrid-exact",
+            LayerPolicy(
+                kind=Kind.HYBRID,
+                prefix_pages=1,
+                window_pages=4,
+                selected_pages=8,
+                dense_pages=64,
+                selector=Selector.EXACT,
+            ),
+            full_layers=0.25,
+        ),
+        Policy(
             "summary",
             LayerPolicy(kind=Kind.HIERARCHICAL, prefix_pages=8, window_pages=8, far=Far.CENTROID),
         ),
