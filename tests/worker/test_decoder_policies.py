@@ -117,7 +117,7 @@ async def test_a_window_reads_what_full_attention_cannot_hold(
     assert 0 < long.finished.kv_bytes <= short.finished.kv_bytes + KV_BYTES // 100
 
 
-@pytest.mark.parametrize("name", ["window", "hybrid", "hierarchical"])
+@pytest.mark.parametrize("name", ["window", "hybrid"])
 async def test_an_answer_goes_on_where_another_worker_was(
     worker: Worker, document: list[int], name: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -81,3 +82,8 @@ def test_requests_hear_why_an_experiment_is_refused() -> None:
         served("full").get("hierarchical-linear")
     with pytest.raises(UnknownPolicy, match="only full, window, hybrid, hierarchical"):
         served("full").get("linear")
+
+
+def test_a_layer_in_any_frame_of_a_page_is_checked() -> None:
+    """Its own pages are; which frame of a page they are in matters to block tables alone."""
+    policy_check(CpuBackend(), replace(pages(GROUPED), frame=2), GROUPED.heads)

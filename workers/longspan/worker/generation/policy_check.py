@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -50,6 +52,7 @@ def policy_check(backend: Backend, layer: LayerPages, heads: int) -> None:
     """
     if len(layer.keys) < PAGES:
         return
+    layer = replace(layer, frame=0)  # its pages alone are looked at
     kv_heads = layer.keys.shape[1]
     query, keys, values = _numbers(layer, kv_heads * min(heads // kv_heads, MOST_GROUP))
     table = np.arange(PAGES, dtype=np.int32)[::-1].copy()
