@@ -32,7 +32,7 @@ CHARS = TOKENS * 45 // 10
 CHUNK_BYTES = 256 << 10
 MILESTONES = (65_536, 131_072, 262_144, 524_288, 1_000_000)
 POLICIES = ("window", "summary")
-FLAGS = ("--encoder", "none", "--dtype", "float32", "--kv-memory", "64MiB")
+FLAGS = ("--encoder", "none", "--dtype", "float32", "--kv-memory", "128MiB")
 MIB = 1 << 20
 Row = dict[str, object]
 

@@ -37,7 +37,7 @@ class Worker:
     def __init__(self, folder: Path, model: str, *arguments: str) -> None:
         self.socket = folder / "worker.sock"
         command = [sys.executable, "-m", "longspan.worker", "--socket", str(self.socket)]
-        command += ["--model", model, "--threads", "2", *arguments]
+        command += ["--model", model, "--threads", "1", *arguments]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
