@@ -82,7 +82,7 @@ async def test_short_documents_are_seen_whole_under_every_policy(
     assert {end.cached_tokens for end in ends[2:]} == {0}, "policies share no pages"
 
 
-@pytest.mark.parametrize("name", ["window", "hybrid", "hierarchical"])
+@pytest.mark.parametrize("name", ["window", "hybrid"])
 async def test_a_document_may_arrive_in_any_pieces(
     worker: Worker, document: list[int], name: str
 ) -> None:
