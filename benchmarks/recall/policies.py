@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from benchmarks.recall.architecture import LAYERS
-from longspan.worker.attention.policy import PRESETS, Kind, LayerPolicy, ModelPolicy, Selector
+from dataclasses import replace
 
-STRICT = LayerPolicy(kind=Kind.HYBRID, prefix_pages=1, window_pages=4, selected_pages=8)
+from benchmarks.recall.architecture import LAYERS
+from longspan.worker.attention.policy import PRESETS, LayerPolicy, ModelPolicy, Selector
+
+STRICT = replace(PRESETS["hybrid"].layer, dense_pages=0)
 """The preset's layer, but from the first page on."""
 
-STRICTER = LayerPolicy(kind=Kind.HYBRID, prefix_pages=1, window_pages=1, selected_pages=4)
+STRICTER = replace(STRICT, window_pages=1, selected_pages=4)
 
-
-EXACT = LayerPolicy(
-    kind=Kind.HYBRID, prefix_pages=1, window_pages=4, selected_pages=8, selector=Selector.EXACT
-)
+EXACT = replace(STRICT, selector=Selector.EXACT)
 """As strict, choosing pages by the scores themselves."""
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 
 from longspan.worker.attention.pool import LayerPages, Slots
-from longspan.worker.attention.selectors import quest
 
 LARGEST = 127
 SCALE = torch.float16
@@ -21,6 +20,8 @@ SCALE = torch.float16
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class EightBitPages(LayerPages):
     """The KV pages of one layer. Latents are never stored so: all heads depend on them.
+
+    Nothing is kept to select pages by, nor in their place: no policy beside these asks for it.
 
     Attributes:
         keys: int8 [pages, kv_heads, PAGE_TOKENS, d].
@@ -43,9 +44,6 @@ class EightBitPages(LayerPages):
             numbers, scale = quantised(new.transpose(0, 1))
             pages[slots.pages, :, slots.offsets] = numbers
             scales[slots.pages, :, slots.offsets] = scale
-        if slots.completed is not None and self.bounds is not None:
-            full = restored(self.keys[slots.completed], self.key_scales[slots.completed])
-            self.bounds[:, slots.completed] = quest.bounds(full.to(self.dtype))
 
     def restore(self, pages: torch.Tensor) -> LayerPages:
         """Some of the pages as the kernels read them; page i is what was page ``pages[i]``."""

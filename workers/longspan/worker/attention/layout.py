@@ -51,10 +51,13 @@ class Layout:
     eight_bit: frozenset[int]
     itemsize: int
 
-    def frame_bytes(self, token_bytes: int, kv_heads: int, page_tokens: int) -> int:
-        """Bytes of a frame with slots that take so much for a token, scales included."""
+    def frame_bytes(self, token_bytes: Sequence[int], kv_heads: int, page_tokens: int) -> int:
+        """Bytes of a frame, scales included, where a layer takes so much for a token.
+
+        Layers that differ all lie in one frame, each in its own slot; else any will do.
+        """
         scales = self.slots * self.itemsize * kv_heads * SCALES_BYTES if self.eight_bit else 0
-        return page_tokens * (self.slots * token_bytes + scales)
+        return page_tokens * (sum(token_bytes[: self.slots]) + scales)
 
 
 def layout(

@@ -6,7 +6,7 @@ KV pages hold depends neither on how its text was cut nor on the question behind
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import groupby
 from math import ceil
@@ -90,9 +90,9 @@ class LayerPolicy:
             raise ValueError(f"a {self.kind} layer has no far state, so none of {self.far}")
         if self.selector is not Selector.QUEST and not self.selects:
             raise ValueError(f"a {self.kind} layer selects nothing, so nothing by {self.selector}")
-        if self.summarises and self.far is not Far.CENTROID:
+        if self.forgets and self.far is not Far.CENTROID:
             raise ValueError("a hierarchical layer selects pages, or sees centroids of all")
-        if self.summarises and self.dense_pages:
+        if self.forgets and self.dense_pages:
             raise ValueError("a layer that selects nothing keeps no pages to see all of")
 
     @property
@@ -103,7 +103,7 @@ class LayerPolicy:
         )
 
     @property
-    def summarises(self) -> bool:
+    def forgets(self) -> bool:
         """True where what stands for a page is all that is kept of it behind the window."""
         return self.kind is Kind.HIERARCHICAL and self.selected_pages == 0
 
@@ -115,7 +115,7 @@ class LayerPolicy:
     @property
     def drops(self) -> bool:
         """True where pages between the first and the last are never seen again."""
-        return self.kind is Kind.WINDOW or self.summarises
+        return self.kind is Kind.WINDOW or self.forgets
 
     def first_window_page(self, page: int) -> int:
         """Where the window begins for queries in ``page``; never within the prefix."""
@@ -173,7 +173,7 @@ class ModelPolicy:
     @property
     def forgets(self) -> bool:
         """True where some layer keeps of a page only what stands for it."""
-        return any(layer.summarises for layer in self.layers)
+        return any(layer.forgets for layer in self.layers)
 
     @property
     def dense_pages(self) -> int:
@@ -245,7 +245,7 @@ class Policy:
     @property
     def stores(self) -> bool:
         """True where the policy decides what is stored: only a worker started with it has it."""
-        return self.eight_bit or self.layer.summarises
+        return self.eight_bit or self.layer.forgets
 
     def of(self, layers: int) -> ModelPolicy:
         """The policy of a model with so many layers.
@@ -262,46 +262,22 @@ class Policy:
         )
 
 
+HYBRID = LayerPolicy(
+    kind=Kind.HYBRID, prefix_pages=1, window_pages=4, selected_pages=8, dense_pages=64
+)
+
 PRESETS = {
     policy.name: policy
     for policy in (
         Policy("full", FULL),
         Policy("window", LayerPolicy(kind=Kind.WINDOW, prefix_pages=1, window_pages=4)),
-        Policy(
-            "hybrid",
-            LayerPolicy(
-                kind=Kind.HYBRID,
-                prefix_pages=1,
-                window_pages=4,
-                selected_pages=8,
-                dense_pages=64,
-            ),
-            full_layers=0.25,
-        ),
+        Policy("hybrid", HYBRID, full_layers=0.25),
         Policy(
             "hierarchical",
-            LayerPolicy(
-                kind=Kind.HIERARCHICAL,
-                prefix_pages=8,
-                window_pages=4,
-                selected_pages=8,
-                dense_pages=64,
-                far=Far.CENTROID,
-            ),
+            replace(HYBRID, kind=Kind.HIERARCHICAL, prefix_pages=8, far=Far.CENTROID),
             full_layers=0.25,
         ),
-        Policy(
-            "hybrid-exact",
-            LayerPolicy(
-                kind=Kind.HYBRID,
-                prefix_pages=1,
-                window_pages=4,
-                selected_pages=8,
-                dense_pages=64,
-                selector=Selector.EXACT,
-            ),
-            full_layers=0.25,
-        ),
+        Policy("hybrid-exact", replace(HYBRID, selector=Selector.EXACT), full_layers=0.25),
         Policy(
             "summary",
             LayerPolicy(kind=Kind.HIERARCHICAL, prefix_pages=8, window_pages=8, far=Far.CENTROID),

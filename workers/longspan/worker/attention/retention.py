@@ -81,14 +81,22 @@ def longest(sizes: Collection[int], frames: int, retentions: Collection[Retentio
 
 
 def groups(
-    policies: Sequence[ModelPolicy], windows: Sequence[int | None], page_tokens: int
+    policies: Sequence[ModelPolicy],
+    windows: Sequence[int | None],
+    page_tokens: int,
+    *,
+    apart: Collection[int] = (),
 ) -> list[list[int]]:
     """Layers that every policy treats alike, in order of their first layer.
 
-    ``windows`` has an entry a layer: its own window, in tokens.
+    Args:
+        policies: all that are served.
+        windows: of each layer, its own, in tokens.
+        page_tokens: of a page.
+        apart: layers that are alike among themselves only.
     """
-    found: dict[tuple[Retention, ...], list[int]] = {}
+    found: dict[tuple[bool, tuple[Retention, ...]], list[int]] = {}
     for layer, window in enumerate(windows):
         alike = tuple(retention(policy.layer(layer), window, page_tokens) for policy in policies)
-        found.setdefault(alike, []).append(layer)
+        found.setdefault((layer in apart, alike), []).append(layer)
     return list(found.values())

@@ -123,26 +123,31 @@ class Memory:
             size * len(dropped)
             for size, dropped in zip(self._table.sizes, sequence.dropped, strict=True)
         )
-        return min(self.total + given_up // self._table.page_frames, self._reachable(sequence))
+        pages = self.total + given_up // self._table.page_frames
+        return min(pages, self._numbered(sequence.spec.retentions))
 
     def longest(self, retentions: Collection[Retention]) -> int:
         """The most pages that a sequence can have, if it holds all frames there are."""
-        pages = longest(self._table.sizes, self.total * self._table.page_frames, retentions)
-        kept = any(not retention.drops for retention in retentions)
-        return min(pages, self._table.numbers) if kept else pages
+        pages = longest(self._table.sizes, self._frames, retentions)
+        return min(pages, self._numbered(retentions))
 
     def fits(self, sequence: Sequence, positions: int) -> bool:
         """True where all frames together hold what computing so many positions needs at once."""
-        pages = sequence.pages_for(positions)
+        pages, retentions = sequence.pages_for(positions), sequence.spec.retentions
         frames = sum(
             size * retention.held_pages(pages)
-            for size, retention in zip(self._table.sizes, sequence.spec.retentions, strict=True)
+            for size, retention in zip(self._table.sizes, retentions, strict=True)
         )
-        return frames <= self.total * self._table.page_frames and pages <= self._reachable(sequence)
+        return frames <= self._frames and pages <= self._numbered(retentions)
 
-    def _reachable(self, sequence: Sequence) -> int:
-        """Pages that a sequence may have, each of which keeps its number."""
-        everything = all(retention.drops for retention in sequence.spec.retentions)
+    @property
+    def _frames(self) -> int:
+        """Frames of all whole pages."""
+        return self.total * self._table.page_frames
+
+    def _numbered(self, retentions: Collection[Retention]) -> int:
+        """Pages that a sequence may have, each of which keeps its number, if any does."""
+        everything = all(retention.drops for retention in retentions)
         return UNBOUNDED if everything else self._table.numbers
 
     def tables(self, sequence: Sequence, pages: int) -> BlockTables:
@@ -158,12 +163,16 @@ class Memory:
     def _drop(self, sequence: Sequence) -> None:
         """Give up the parts that nothing will see; they stay cached until they are needed."""
         for group in self._table.groups:
-            droppable, dropped = sequence.droppable(group), sequence.dropped[group]
-            first = max(droppable.start, dropped.stop)
-            if first < droppable.stop:
-                pages = sequence.block_table.view(first, droppable.stop)
-                self._table.release(pages.tolist(), (group,))
-                sequence.drop(group, droppable)
+            self._give_up(sequence, group, sequence.droppable(group), len(sequence.block_table))
+
+    def _give_up(self, sequence: Sequence, group: int, places: range, held: int) -> None:
+        """Hold a group's part of these pages no more; it holds none from ``held`` on."""
+        first, stop = max(places.start, sequence.dropped[group].stop), places.stop
+        if first >= stop:
+            return
+        pages = sequence.block_table.view(min(first, held), min(stop, held))
+        self._table.release(pages.tolist(), (group,))
+        sequence.drop(group, places)
 
     def _skip(self, sequence: Sequence) -> None:
         """Go on where all that is still seen is cached, though pages before it are gone."""
@@ -181,18 +190,9 @@ class Memory:
             found = self._table.find(sequence.key(page), seen) if seen else HOLE
             assert found is not None
             sequence.block_table.append(found)
-        self._forgo(sequence, droppable)
-        sequence.skip(place)
-
-    def _forgo(self, sequence: Sequence, droppable: list[range]) -> None:
-        """Give up what is seen no more from the place that the sequence will stand at."""
         for group, places in enumerate(droppable):
-            start, stop = sequence.dropped[group].stop, min(sequence.page, places.stop)
-            if max(places.start, start) < stop:
-                pages = sequence.block_table.view(max(places.start, start), stop)
-                self._table.release(pages.tolist(), (group,))
-            if places:
-                sequence.drop(group, places)
+            self._give_up(sequence, group, places, sequence.page)
+        sequence.skip(place)
 
     def _standing(self, sequence: Sequence) -> int:
         """The last page before which every group's needs are in the cache."""

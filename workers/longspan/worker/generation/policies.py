@@ -61,11 +61,8 @@ class Policies:
         found = _groups(policies, shapes, eight_bit)
         self.layout: Layout = layout(found, eight_bit, itemsize=itemsize)
         self.selects = any(policy.selects for policy in policies)
-        # Where layers differ, a frame holds all of them: its slots then differ in size.
-        self.frame_bytes = (
-            self.layout.frame_bytes(shapes[0].numbers * itemsize, shapes[0].kv_heads, PAGE_TOKENS)
-            if len(found) > 1 or eight_bit
-            else PAGE_TOKENS * itemsize * sum(shape.numbers for shape in shapes)
+        self.frame_bytes = self.layout.frame_bytes(
+            [shape.numbers * itemsize for shape in shapes], shapes[0].kv_heads, PAGE_TOKENS
         )
         self.sizes = (*self.layout.sizes, 0) if policies[0].forgets else self.layout.sizes
         self._served = {
@@ -149,10 +146,5 @@ def _groups(
         if eight_bit:
             raise StartFailure("pages in 8 bits need layers whose keys and values are all alike")
         return [list(range(len(shapes)))]
-    found = groups(policies, [shape.window for shape in shapes], PAGE_TOKENS)
-    split = [
-        [layer for layer in group if (layer in eight_bit) == stored]
-        for group in found
-        for stored in (True, False)
-    ]
-    return [group for group in split if group]
+    windows = [shape.window for shape in shapes]
+    return groups(policies, windows, PAGE_TOKENS, apart=eight_bit)

@@ -10,13 +10,13 @@ import torch
 from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.worker.allocator import keep_freed
 from longspan.worker.attention.pool import PAGE_TOKENS
-from longspan.worker.attention.retention import longest
 from longspan.worker.attention.select import select_backend
 from longspan.worker.devices import choose_dtype, has_bfloat16, open_device
 from longspan.worker.generation.graphs import capture_graphs
 from longspan.worker.generation.kv_memory import frame_count, summary_bytes
 from longspan.worker.generation.kv_pool import make_pool
 from longspan.worker.generation.limits import StepLimits
+from longspan.worker.generation.memory import Memory
 from longspan.worker.generation.outputs import Outputs
 from longspan.worker.generation.policies import Policies, policies_for
 from longspan.worker.generation.policy_check import policy_check
@@ -62,12 +62,12 @@ def serve_decoder(options: WorkerOptions) -> Served:
         quicken(model, dtype, device, compiled=options.compile)
     shapes = probe(model, device)
     policies = policies_for(options.attention, shapes, files.fingerprint, dtype.itemsize)
-    layout = policies.layout
+    layout, page_frames = policies.layout, sum(policies.sizes)
     limits = step_limits(device, options.step_tokens, weights, shapes)
     chosen = policies.get("").policy
     summary = summary_bytes(chosen, shapes, dtype) if chosen.forgets else 0
     frames = frame_count(
-        policies.frame_bytes + SUMMARIES * summary // sum(layout.sizes),
+        policies.frame_bytes + SUMMARIES * summary // page_frames,
         layout.sizes,
         device,
         options.kv_bytes,
@@ -75,17 +75,17 @@ def serve_decoder(options: WorkerOptions) -> Served:
         replicas=options.replicas,
         kept_bytes=step_bytes(model, limits.budget_tokens, dtype) if device.type == "cuda" else 0,
     )
+    forgetting = [index for index in range(len(shapes)) if chosen.layer(index).forgets]
+    numbers = SUMMARIES * (frames // page_frames) if forgetting else None
     # One page more than is handed out: rows that only pad a decode batch use it.
-    forgetting = [i for i in range(len(shapes)) if chosen.layer(i).summarises]
-    numbers = SUMMARIES * (frames // sum(layout.sizes)) if forgetting else None
     pool = make_pool(
         shapes,
         layout,
-        frames + sum(layout.sizes),
+        frames + page_frames,
         dtype,
         device,
         bounds=policies.selects,
-        summaries=dict.fromkeys(forgetting, numbers or 0),
+        summaries={layer: numbers for layer in forgetting if numbers},
     )
     widest = max(max(shape.d, shape.dv) for shape in shapes)
     backend = select_backend(device, dtype, widest)
@@ -168,12 +168,10 @@ def _ready(
     table: PageTable,
     policies: Policies,
 ) -> pb.Event:
+    memory = Memory(table, PAGE_TOKENS)
+
     def longest_tokens(name: str) -> int:
-        frames = table.total * table.page_frames
-        served = policies.get(name)
-        pages = longest(table.sizes, frames, served.retentions)
-        if served.policy.forgets:
-            pages = min(pages, table.numbers)
+        pages = memory.longest(policies.get(name).retentions)
         return min(files.context_tokens, pages * PAGE_TOKENS)
 
     return pb.Event(

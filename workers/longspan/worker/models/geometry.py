@@ -111,7 +111,8 @@ def _longest_context(model: Geometry, preset: Policy, element_bytes: int, free_b
     policy = preset.of(model.layers)
     alike = groups([policy], [None] * model.layers, PAGE_TOKENS)
     pages = layout(alike, policy.eight_bit, itemsize=element_bytes)
-    frame_bytes = pages.frame_bytes(model.kv_floats * element_bytes, model.kv_heads, PAGE_TOKENS)
+    token_bytes = [model.kv_floats * element_bytes] * model.layers
+    frame_bytes = pages.frame_bytes(token_bytes, model.kv_heads, PAGE_TOKENS)
     kept = [retention(policy.layer(group[0]), None, PAGE_TOKENS) for group in alike]
     if not policy.forgets:
         return longest(pages.sizes, free_bytes // frame_bytes, kept) * PAGE_TOKENS
