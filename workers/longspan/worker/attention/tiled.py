@@ -15,7 +15,7 @@ from longspan.worker.attention.base import Attended
 from longspan.worker.attention.merge import merge
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
 from longspan.worker.attention.rows import AttentionRows
-from longspan.worker.attention.unfolded import attend_unfolded
+from longspan.worker.attention.unfolded import UnfoldedSelection
 
 KEY_TILE = 4096
 """Keys copied from their pages at once."""
@@ -32,7 +32,7 @@ class TiledPlan:
     tables: list[torch.Tensor]
 
 
-class TiledBackend:
+class TiledBackend(UnfoldedSelection):
     """Softmax over tiles of keys, merged by their log-sum-exp."""
 
     def __init__(self, *, key_tile: int = KEY_TILE, scores: int = SCORES) -> None:
@@ -64,22 +64,6 @@ class TiledBackend:
                 parts.append(self._tile(tile, layer, table, start + first, window))
         out = torch.cat([part.out for part in parts]).to(query.dtype)
         return Attended(out, torch.cat([part.lse for part in parts]))
-
-    def plan_selected(self, rows: AttentionRows, pages: int, device: torch.device) -> AttentionRows:
-        """The rows themselves: what is planned depends on the selection."""
-        return rows
-
-    def attend_selected(
-        self,
-        query: torch.Tensor,
-        layer: LayerPages,
-        plan: AttentionRows,
-        selected: torch.Tensor,
-        *,
-        scale: float,
-    ) -> Attended:
-        """See ``Backend.attend_selected``."""
-        return attend_unfolded(self, query, layer, plan, selected, scale=scale)
 
     def _tile(
         self,

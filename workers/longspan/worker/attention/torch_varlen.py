@@ -13,7 +13,7 @@ from longspan.worker.attention.base import Attended
 from longspan.worker.attention.merge import merge
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
 from longspan.worker.attention.rows import AttentionRows
-from longspan.worker.attention.unfolded import attend_unfolded
+from longspan.worker.attention.unfolded import UnfoldedSelection
 
 KEY_TILE = 65_536
 """Keys copied for one call, where no window or chunk asks for more: bounds a step's memory."""
@@ -104,7 +104,7 @@ class VarlenPlan:
         return torch.tensor([0, *np.cumsum(counts)], dtype=torch.int32, device=self._device)
 
 
-class VarlenBackend:
+class VarlenBackend(UnfoldedSelection):
     """Attention by torch's own flash kernel, over copies of the keys.
 
     Its paged form is not used: where torch 2.13 splits the keys of packed sequences, it leaves
@@ -147,22 +147,6 @@ class VarlenBackend:
             seen = part if call.causal else merge([Attended(out[rows], lse[rows]), part])
             out[rows], lse[rows] = seen
         return Attended(out, lse)
-
-    def plan_selected(self, rows: AttentionRows, pages: int, device: torch.device) -> AttentionRows:
-        """The rows themselves: what is planned depends on the selection."""
-        return rows
-
-    def attend_selected(
-        self,
-        query: torch.Tensor,
-        layer: LayerPages,
-        plan: AttentionRows,
-        selected: torch.Tensor,
-        *,
-        scale: float,
-    ) -> Attended:
-        """See ``Backend.attend_selected``."""
-        return attend_unfolded(self, query, layer, plan, selected, scale=scale)
 
     def _attend(
         self,

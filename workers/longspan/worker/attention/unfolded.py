@@ -16,31 +16,38 @@ from longspan.worker.attention.pool import LayerPages
 from longspan.worker.attention.rows import AttentionRows
 
 
-def attend_unfolded(
-    backend: Backend,
-    query: torch.Tensor,
-    layer: LayerPages,
-    rows: AttentionRows,
-    selected: torch.Tensor,
-    *,
-    scale: float,
-) -> Attended:
-    """``Backend.attend_selected`` by ``backend.attend``."""
-    kv_heads = layer.keys.shape[1]
-    order = torch.from_numpy(np.concatenate(list(_order(rows, kv_heads)))).to(query.device)
-    grouped = query.reshape(len(query) * kv_heads, -1, query.shape[-1])[order]
-    keys, values = (x.reshape(-1, 1, *x.shape[2:]) for x in (layer.keys, layer.values))
-    single = LayerPages(keys, values)
-    if layer.latent:
-        single = layer
-    plan = backend.plan(_rows(rows, selected.cpu().numpy(), kv_heads), query.device)
-    out, lse = backend.attend(grouped, single, plan, scale=scale)
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order), device=order.device)
-    return Attended(
-        out[place].reshape(len(query), query.shape[1], -1),
-        lse[place].reshape(len(query), query.shape[1]),
-    )
+class UnfoldedSelection:
+    """The part of a backend that is about selected pages, by the part that is not."""
+
+    def plan_selected(self, rows: AttentionRows, pages: int, device: torch.device) -> AttentionRows:
+        """The rows themselves: what is planned depends on the selection."""
+        return rows
+
+    def attend_selected(
+        self: Backend,
+        query: torch.Tensor,
+        layer: LayerPages,
+        plan: AttentionRows,
+        selected: torch.Tensor,
+        *,
+        scale: float,
+    ) -> Attended:
+        """See ``Backend.attend_selected``."""
+        kv_heads = layer.keys.shape[1]
+        order = torch.from_numpy(np.concatenate(list(_order(plan, kv_heads)))).to(query.device)
+        grouped = query.reshape(len(query) * kv_heads, -1, query.shape[-1])[order]
+        keys, values = (x.reshape(-1, 1, *x.shape[2:]) for x in (layer.keys, layer.values))
+        single = LayerPages(keys, values)
+        if layer.latent:
+            single = layer
+        unfolded = self.plan(_rows(plan, selected.cpu().numpy(), kv_heads), query.device)
+        out, lse = self.attend(grouped, single, unfolded, scale=scale)
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order), device=order.device)
+        return Attended(
+            out[place].reshape(len(query), query.shape[1], -1),
+            lse[place].reshape(len(query), query.shape[1]),
+        )
 
 
 def _rows(rows: AttentionRows, selected: np.ndarray, kv_heads: int) -> AttentionRows:
