@@ -63,7 +63,7 @@ class Engine:
         files = find_decoder(folder)
         model = load_decoder(files, device="cpu", dtype="float32")
         weights = inner_weights(model)
-        quicken(model, DTYPE, CPU, compiled=False)
+        running = quicken(model, DTYPE, CPU, compiled=False)
         shapes = probe(model, CPU)
         served = Policies(policies, shapes, DTYPE.itemsize)
         frames = -(-kv_tokens // PAGE_TOKENS) * sum(served.sizes)
@@ -75,7 +75,7 @@ class Engine:
         limits = step_limits(CPU, None, weights, shapes)
         self._driver = Driver(
             Generation(
-                Runner(model, layers, select_backend(CPU, DTYPE, widest)),
+                Runner(running, layers, select_backend(CPU, DTYPE, widest)),
                 Scheduler(limits, table, context_tokens=kv_tokens, positions=positions),
                 table,
                 Outputs(files),

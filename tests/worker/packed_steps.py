@@ -12,11 +12,13 @@ import torch
 from longspan.worker.attention.base import Attended, Backend
 from longspan.worker.attention.cpu import CpuBackend, CpuPlan
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
-from longspan.worker.generation.plan import Chunk, SequenceId
+from longspan.worker.generation.plan import Chunk, SequenceId, StepPlan
 from longspan.worker.generation.runner import Runner
 from longspan.worker.models.probe import probe
 
 CPU = torch.device("cpu")
+CHUNKS = (200, 1, 300, 57)
+DECODED = 10
 
 
 @dataclass
@@ -66,13 +68,45 @@ class Forgetful(CpuBackend):
         return super().attend(query, layer, plan, scale=scale, window=narrow)
 
 
-def runner_of(model: torch.nn.Module, *, pages: int = 16, backend: Backend | None = None) -> Runner:
-    """A runner over pages full of NaN, so that whatever must not be read shows."""
+def worst(runner: Runner, walks: Sequence[Walk]) -> float:
+    """The largest difference of any sampled logit while the sequences run interleaved.
+
+    Prefill chunks and single tokens mixed first, then the last tokens together, one by one.
+    """
+    differences = []
+    step = 0
+    while any(walk.left for walk in walks):
+        prefill = any(walk.left > DECODED for walk in walks)
+        going = [walk for walk in walks if walk.left > DECODED or not prefill]
+        chunks = [
+            walk.chunk(min(CHUNKS[(step + index) % len(CHUNKS)], walk.left - DECODED))
+            if prefill
+            else walk.chunk(1)
+            for index, walk in enumerate(going)
+        ]
+        logits = runner.run(StepPlan(tuple(chunks)))
+        for walk, row in zip(going, logits, strict=True):
+            differences.append(float((row - walk.reference[walk.position - 1]).abs().max()))
+        step += 1
+    return float(np.max(differences))
+
+
+def runner_of(
+    model: torch.nn.Module,
+    *,
+    pages: int = 16,
+    backend: Backend | None = None,
+    running: torch.nn.Module | None = None,
+) -> Runner:
+    """A runner over pages full of NaN, so that whatever must not be read shows.
+
+    ``running`` computes what ``model`` says.
+    """
     layers = [shape.pages(pages, dtype=torch.float32, device=CPU) for shape in probe(model, CPU)]
     for layer in layers:
         layer.keys.fill_(float("nan"))
         layer.values.fill_(float("nan"))
-    return Runner(model, layers, backend or CpuBackend())
+    return Runner(running or model, layers, backend or CpuBackend())
 
 
 @torch.inference_mode()

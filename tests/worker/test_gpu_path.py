@@ -16,8 +16,8 @@ from longspan.worker.generation.decode_graph import DecodeGraphs, DecodeInputs, 
 from longspan.worker.models import seam
 from tests.worker import flash_emulator as emulator
 from tests.worker.decoders import tiny_decoder
-from tests.worker.packed_steps import CPU, runner_of, walks_of
-from tests.worker.test_seam import DECODED, LENGTHS, VOCABULARY, load, worst
+from tests.worker.packed_steps import CPU, DECODED, runner_of, walks_of, worst
+from tests.worker.test_seam import LENGTHS, VOCABULARY, load
 
 FLASH2 = FoldedBackend(Flash2(emulator.flash2_varlen, emulator.flash2_with_kvcache))
 FLASH3 = FoldedBackend(Flash3(emulator.flash3_with_kvcache))

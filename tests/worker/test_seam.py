@@ -5,23 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from longspan.worker.failures import StartFailure
-from longspan.worker.generation.plan import StepPlan
-from longspan.worker.generation.runner import Runner
 from longspan.worker.models import seam
 from longspan.worker.models.probe import probe
 from tests.worker.decoders import ARCHITECTURES, TINY, tiny_decoder
-from tests.worker.packed_steps import CPU, Forgetful, Walk, runner_of, walks_of
+from tests.worker.packed_steps import CPU, Forgetful, runner_of, walks_of, worst
 
 VOCABULARY = 384
 LENGTHS = (600, 290)
-CHUNKS = (200, 1, 300, 57)
-DECODED = 10
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -39,29 +34,6 @@ def load(folder: Path, attention: str) -> Any:
         folder, attn_implementation=attention, dtype=torch.float32
     )
     return model.requires_grad_(False)
-
-
-def worst(runner: Runner, walks: list[Walk]) -> float:
-    """The largest difference of any sampled logit while the sequences run interleaved.
-
-    Prefill chunks and single tokens mixed first, then the last tokens together, one by one.
-    """
-    differences = []
-    step = 0
-    while any(walk.left for walk in walks):
-        prefill = any(walk.left > DECODED for walk in walks)
-        going = [walk for walk in walks if walk.left > DECODED or not prefill]
-        chunks = [
-            walk.chunk(min(CHUNKS[(step + index) % len(CHUNKS)], walk.left - DECODED))
-            if prefill
-            else walk.chunk(1)
-            for index, walk in enumerate(going)
-        ]
-        logits = runner.run(StepPlan(tuple(chunks)))
-        for walk, row in zip(going, logits, strict=True):
-            differences.append(float((row - walk.reference[walk.position - 1]).abs().max()))
-        step += 1
-    return float(np.max(differences))
 
 
 def test_chunked_packed_interleaved_steps_equal_eager_attention(eager: Any) -> None:

@@ -84,12 +84,12 @@ def decode(
 ) -> Attended:
     """Attend from ``query`` [rows, heads, d]; see ``Backend.attend``."""
     plan = rows.plan(window, query.dtype)
+    if len(query) == 1 and len(plan.runs) == 1:
+        return _one_row(query, layer, plan.runs[0], scale)
     heads, kv_heads = query.shape[1], layer.keys.shape[1]
     grouped = query.view(len(query), kv_heads, heads // kv_heads, -1)
     results = [_attend_run(grouped, layer, run, scale) for run in plan.runs]
     out, lse = results[0]
-    if len(query) == 1 and len(results) == 1 and out.shape[1] == 1:
-        return Attended(out.transpose(0, 1), lse.transpose(0, 1))
     if len(results) > 1:
         out = torch.cat([out for out, _ in results], 1)
         lse = torch.cat([lse for _, lse in results], 1)
@@ -102,6 +102,23 @@ def decode(
     merged = torch.bmm(weights.div_(mass), out.float())
     total = mass.log_().add_(largest)
     return Attended(merged.transpose(0, 1).to(query.dtype), total[..., 0].transpose(0, 1))
+
+
+def _one_row(query: torch.Tensor, layer: LayerPages, run: PageRun, scale: float) -> Attended:
+    """``decode`` of one row whose pages are one run."""
+    entries, kv_heads = len(run.readers), layer.keys.shape[1]
+    heads, dim, dv = query.shape[1], query.shape[2], layer.values.shape[-1]
+    keys = layer.keys[run.pages]
+    values = keys if layer.latent else layer.values[run.pages]
+    grouped = query.view(1, kv_heads, -1, dim).expand(entries, -1, -1, -1)
+    out, lse = flash(grouped, keys, values, scale=scale, mask=run.unseen)
+    lse = lse.reshape(entries, heads)
+    out = out.reshape(entries, heads, -1)[..., :dv]
+    if entries == 1:
+        return Attended(out, lse)
+    weights = torch.softmax(lse, 0)
+    merged = torch.einsum("eh,ehd->hd", weights, out.float())
+    return Attended(merged[None].to(query.dtype), torch.logsumexp(lse, 0, keepdim=True))
 
 
 def _attend_run(

@@ -50,7 +50,11 @@ class LayerPages:
         for pages, new in stored:
             if slots.fresh is not None:
                 pages[slots.fresh] = 0
-            pages[slots.pages, :, slots.offsets] = new.transpose(0, 1)
+            if slots.single is not None:
+                page, offset = slots.single
+                pages[page, :, offset] = new[:, 0]
+            else:
+                pages[slots.pages, :, slots.offsets] = new.transpose(0, 1)
         if slots.completed is not None and self.bounds is not None:
             self.bounds[:, slots.completed] = quest.bounds(self.keys[slots.completed])
         if slots.completed is not None and slots.summarised is not None:
@@ -82,3 +86,4 @@ class Slots:
     fresh: torch.Tensor | None
     completed: torch.Tensor | None = None
     summarised: torch.Tensor | None = None
+    single: tuple[int, int] | None = None

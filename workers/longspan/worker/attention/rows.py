@@ -71,7 +71,15 @@ class AttentionRows:
         full = self._completed(self.block_tables, device) if bounds or summaries else None
         summarised = self._completed(self.numbers, device) if summaries and self.numbers else full
         fresh = fresh if fresh is not None and len(fresh) else None
-        return Slots(page, offset, fresh, full, summarised if summaries else None)
+        alone = device.type == "cpu" and len(page) == 1
+        return Slots(
+            page,
+            offset,
+            fresh,
+            full,
+            summarised if summaries else None,
+            (int(page), int(offset)) if alone else None,
+        )
 
     def _completed(
         self, tables: Sequence[npt.NDArray[np.int32]], device: torch.device

@@ -84,16 +84,16 @@ def open_session(options: ModelOptions, files: DecoderFiles, tokens: int) -> Ses
     device = open_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     model = load_decoder(files, device=options.device, dtype=options.dtype)
-    weights = inner_weights(model)
+    weights, running = inner_weights(model), model
     if device.type == "cpu":
-        quicken(model, dtype, device, compiled=False)
+        running = quicken(model, dtype, device, compiled=False)
     shapes = probe(model, device)
     whole = -(-tokens // PAGE_TOKENS) * PAGE_TOKENS
     page_bytes = PAGE_TOKENS * dtype.itemsize * sum(shape.numbers for shape in shapes)
     pages = frame_count(page_bytes, (1,), device, None, kv_tokens=max(whole, 2 * PAGE_TOKENS))
     layers = [shape.pages(pages, dtype=dtype, device=device) for shape in shapes]
     backend = select_backend(device, dtype, max(max(shape.d, shape.dv) for shape in shapes))
-    observed = ObservedModel(model)
+    observed = ObservedModel(running)
     runner = Runner(observed, layers, backend)
     self_check(runner, model, vocabulary=files.vocabulary)
     budget = step_limits(device, None, weights, shapes).budget_tokens

@@ -27,6 +27,7 @@ from longspan.worker.generation.workload import Generation, KvSizes, PageSpace
 from longspan.worker.kv.pages import PageTable
 from longspan.worker.models import seam
 from longspan.worker.models.decoder_files import DecoderFiles, find_decoder
+from longspan.worker.models.fused_decoder import FusedDecoder, can_fuse
 from longspan.worker.models.geometry import SUMMARIES
 from longspan.worker.models.loading import load_decoder
 from longspan.worker.models.packed_linear import pack_linears
@@ -57,9 +58,9 @@ def serve_decoder(options: WorkerOptions) -> Served:
     files = find_decoder(Path(options.model))
     dtype = choose_dtype(options.dtype, device)
     model = load_decoder(files, device=options.device, dtype=options.dtype)
-    weights = inner_weights(model)
+    weights, running = inner_weights(model), model
     if device.type == "cpu":
-        quicken(model, dtype, device, compiled=options.compile)
+        running = quicken(model, dtype, device, compiled=options.compile)
     shapes = probe(model, device)
     policies = policies_for(options.attention, shapes, files.fingerprint, dtype.itemsize)
     layout, page_frames = policies.layout, sum(policies.sizes)
@@ -90,7 +91,7 @@ def serve_decoder(options: WorkerOptions) -> Served:
     widest = max(max(shape.d, shape.dv) for shape in shapes)
     backend = select_backend(device, dtype, widest)
     policy_check(backend, pool[-1], shapes[-1].heads)
-    runner = Runner(model, pool, backend)
+    runner = Runner(running, pool, backend)
     table = PageTable(frames, policies.sizes, pages=numbers)
     context = min(files.context_tokens, table.total * PAGE_TOKENS)
     if options.compile:
@@ -120,12 +121,13 @@ def serve_decoder(options: WorkerOptions) -> Served:
 
 def quicken(
     model: torch.nn.Module, dtype: torch.dtype, device: torch.device, *, compiled: bool
-) -> None:
-    """Linear layers in the form that this processor computes fastest."""
+) -> torch.nn.Module:
+    """The model in the form that this processor computes fastest; its layers are changed."""
     if dtype.itemsize == 2 and not (dtype is torch.bfloat16 and has_bfloat16(device)):
         upcast_linears(model)
-    elif not compiled:
-        pack_linears(model, keep=(seam.LATENT_WEIGHT,))
+    elif not compiled and pack_linears(model, keep=(seam.LATENT_WEIGHT,)) and can_fuse(model):
+        return FusedDecoder(model)
+    return model
 
 
 def step_limits(

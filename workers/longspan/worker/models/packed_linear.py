@@ -47,17 +47,26 @@ class PackedWeight:
         # Found once: looking an operator up costs as much as a small one.
         self._multiply: Any = torch.ops.mkldnn._linear_pointwise.default
         self._in_features = weight.shape[1]
+        self._few = weight.new_zeros(LEAST_ROWS, self._in_features)
         self.sizes = [linear.out_features for linear in linears]
 
     def product(self, input: torch.Tensor) -> torch.Tensor:
-        """[.., in] -> [.., all outputs]."""
-        rows = input.numel() // self._in_features
+        """[rows, in] -> [rows, all outputs]."""
+        rows = len(input)
         wanted = padded_rows(rows)
         if wanted == rows:
             return self._run(input)
-        padded = input.new_zeros(wanted, self._in_features)
-        padded[:rows] = input.reshape(rows, -1)
-        return self._run(padded)[:rows].view(*input.shape[:-1], -1)
+        # What former calls left in the other rows is computed and never looked at.
+        padded = self._few
+        if wanted > LEAST_ROWS:
+            padded = input.new_zeros(wanted, self._in_features)
+        padded[:rows].copy_(input)
+        return self._run(padded)[:rows]
+
+    def __call__(self, input: torch.Tensor) -> torch.Tensor:
+        """[.., in] -> [.., all outputs]."""
+        rows = self.product(input.reshape(-1, self._in_features))
+        return rows.view(*input.shape[:-1], sum(self.sizes))
 
     def _run(self, input: torch.Tensor) -> torch.Tensor:
         product: torch.Tensor = self._multiply(input, self._packed, self._bias, "none", [], "")
@@ -79,11 +88,11 @@ class PackedLinear(torch.nn.Module):
 
     def __init__(self, linear: torch.nn.Linear) -> None:
         super().__init__()
-        self._weight = PackedWeight([linear])
+        self.packed = PackedWeight([linear])
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """See ``torch.nn.Linear``."""
-        return self._weight.product(input)
+        return self.packed(input)
 
 
 class Siblings:
@@ -93,15 +102,15 @@ class Siblings:
     """
 
     def __init__(self, linears: Sequence[torch.nn.Linear]) -> None:
-        self._weight = PackedWeight(linears)
+        self.packed = PackedWeight(linears)
         self._input: torch.Tensor | None = None
         self._outputs: Sequence[torch.Tensor] = ()
 
     def output(self, member: int, input: torch.Tensor) -> torch.Tensor:
         """What one layer makes of an input."""
         if self._input is not input:
-            product = self._weight.product(input)
-            self._outputs = torch.split(product, self._weight.sizes, -1)
+            product = self.packed(input)
+            self._outputs = torch.split(product, self.packed.sizes, -1)
             self._input = input
         out = self._outputs[member]
         if member == len(self._outputs) - 1:
@@ -116,6 +125,11 @@ class SiblingLinear(torch.nn.Module):
         super().__init__()
         self._siblings = siblings
         self._member = member
+
+    @property
+    def packed(self) -> PackedWeight:
+        """The weights of all siblings."""
+        return self._siblings.packed
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """See ``torch.nn.Linear``."""
