@@ -6,13 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longspan.worker.generation.sequence import (
-    MOVES,
-    IllegalMove,
-    Move,
-    Sequence,
-    SequenceState,
-)
+from longspan.worker.generation.sequence import Sequence
+from longspan.worker.generation.states import MOVES, IllegalMove, Move, SequenceState
 from longspan.worker.kv.chain import child
 from tests.worker.scheduling import PAGE_TOKENS, keys, spec, text
 

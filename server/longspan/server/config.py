@@ -88,6 +88,14 @@ class Config(BaseSettings):
     kv_memory: ByteSize | None = Field(
         None, description="memory of each worker's KV pages, as in 8GiB; chosen by the worker"
     )
+    kv_ram: ByteSize = Field(
+        ByteSize(0), description="host memory of each worker for KV pages that a GPU has no room for"
+    )
+    kv_disk: ByteSize = Field(
+        ByteSize(16 << 30),
+        description="what KV pages may take of the disk under data_dir, where documents outlive "
+        "the server and the workers' memory; 0 keeps none",
+    )
     step_tokens: PositiveInt | None = Field(
         None, description="tokens that one step of the model takes at most; chosen by the worker"
     )

@@ -46,6 +46,8 @@ class Limits(BaseModel):
     upload_lease_s: PositiveFloat = 24 * 3600.0
     # Kept free on the disk of the data directory.
     free_space_bytes: NonNegativeInt = 64 * MIB
+    # Kept free on the same disk by the cache of KV pages, which everything else goes before.
+    kv_free_space_bytes: NonNegativeInt = 1024 * MIB
     # Indexes kept in memory, least recently used out first.
     index_memory_bytes: PositiveInt = 256 * MIB
 

@@ -16,6 +16,8 @@ LONGEST_RUNTIME_DIR = 60
 MODEL_START_S = 1800.0
 # A step of many tokens through a large model on a slow machine.
 MODEL_STEP_S = 600.0
+# Of the KV pages on disk, what one tenant may take where there are several.
+TENANT_SHARE = 0.5
 # The workers of a model are bounded in sequences; in tokens they bound themselves.
 UNBOUNDED_TOKENS = 1 << 62
 
@@ -52,7 +54,7 @@ def decoder_pool(config: Config, folder: Path, runtime_dir: Path | None) -> Pool
         named = ["--role", "decoder", "--model", str(folder), "--dtype", config.dtype]
         named += ["--device", bound(config.device, slot), "--replicas", str(replicas)]
         named += ["--attention", config.attention]
-        return [*_worker(config, socket), *named, *_sizes(config)]
+        return [*_worker(config, socket), *named, *_sizes(config), *_tiers(config)]
 
     return PoolConfig(
         command=command,
@@ -123,6 +125,18 @@ def _sizes(config: Config) -> list[str]:
         sizes += ["--step-tokens", str(config.step_tokens)]
     sizes += ["--decode-batches", config.decode_batches]
     return [*sizes, "--compile"] if config.compile_model else sizes
+
+
+def _tiers(config: Config) -> list[str]:
+    """Where pages go that the workers' memory does not hold; all workers share the disk."""
+    tiers = ["--kv-ram-bytes", str(int(config.kv_ram))]
+    if config.kv_disk:
+        tiers += ["--kv-disk", str(config.data_dir.resolve() / "kv")]
+        tiers += ["--kv-disk-bytes", str(int(config.kv_disk))]
+        tiers += ["--kv-disk-floor", str(config.limits.kv_free_space_bytes)]
+        share = TENANT_SHARE if config.trust_tenant_metadata else 1.0
+        tiers += ["--kv-disk-share", str(share)]
+    return tiers
 
 
 def _one_a_gpu(device: str) -> int:

@@ -75,6 +75,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "(default: full)",
     )
     parser.add_argument(
+        "--kv-ram-bytes", type=int, default=0, help="host memory for KV pages that left the pool"
+    )
+    parser.add_argument("--kv-disk", type=Path, help="folder for KV pages on an SSD")
+    parser.add_argument(
+        "--kv-disk-bytes", type=int, default=16 << 30, help="what they may take there"
+    )
+    parser.add_argument(
+        "--kv-disk-floor", type=int, default=1 << 30, help="what they leave free there"
+    )
+    parser.add_argument(
+        "--kv-disk-share", type=float, default=1.0, help="what part of it a tenant may take"
+    )
+    parser.add_argument(
         "--watch-stdin", action="store_true", help="end when standard input reaches its end"
     )
     return parser.parse_args(argv)

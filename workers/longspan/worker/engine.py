@@ -75,6 +75,11 @@ class Engine(Generic[PlanT, ResultT]):
             self._changed.notify_all()
             return answers
 
+    def wake(self) -> None:
+        """Something happened that the workload should look at."""
+        with self._changed:
+            self._changed.notify_all()
+
     def heartbeat(self, session: Session[PlanT, ResultT]) -> pb.Event:
         """The engine's state as this session may see it."""
         with self._changed:

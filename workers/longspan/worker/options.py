@@ -23,3 +23,8 @@ class WorkerOptions:
     compile: bool
     decode_batches: tuple[int, int, int]
     attention: str
+    kv_ram_bytes: int = 0
+    kv_disk: Path | None = None
+    kv_disk_bytes: int = 0
+    kv_disk_floor: int = 0
+    kv_disk_share: float = 1.0

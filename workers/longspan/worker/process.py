@@ -71,6 +71,7 @@ async def serve(path: Path, served: Served, thread: Executor) -> None:
     await asyncio.to_thread(engine.stop)
     service.stop()
     await server.stop(STOP_GRACE_S)
+    await asyncio.to_thread(served.close)
 
 
 def bind(path: Path, service: WorkerService) -> grpc.aio.Server:

@@ -9,6 +9,8 @@ from typing import Any
 from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.worker.workload import Workload
 
+Wake = Callable[[], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Served:
@@ -16,8 +18,11 @@ class Served:
 
     Attributes:
         ready: the first event of every stream.
-        open: makes the workload of a new stream.
+        open: makes the workload of a new stream, which calls what it is given when something has
+            happened outside of the engine's thread.
+        close: puts everything away; called when no step runs any more.
     """
 
     ready: pb.Event
-    open: Callable[[], Workload[Any, Any]]
+    open: Callable[[Wake], Workload[Any, Any]]
+    close: Callable[[], None] = lambda: None

@@ -35,7 +35,7 @@ class WorkerService(pb_grpc.WorkerServiceServicer):
         """Serve one stream until either side ends it."""
         if self._session is not None:
             await context.abort(grpc.StatusCode.ALREADY_EXISTS, "another stream is open")
-        session = Session(self._served.open(), Wire(context))
+        session = Session(self._served.open(self._engine.wake), Wire(context))
         self._session = session
         self._engine.attach(session)
         try:

@@ -23,7 +23,7 @@ def serve_encoder(options: WorkerOptions) -> Served:
     limits = step_limits(encoder, options.step_tokens)
     return Served(
         ready=_ready(files, encoder),
-        open=lambda: Encoding(encoder.run, rules=encoder.rules, limits=limits),
+        open=lambda _: Encoding(encoder.run, rules=encoder.rules, limits=limits),
     )
 
 

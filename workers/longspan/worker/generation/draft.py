@@ -7,7 +7,8 @@ from collections.abc import Callable
 from longspan.worker.generation.limits import SMALLEST_CHUNK, StepLimits
 from longspan.worker.generation.memory import BlockTables
 from longspan.worker.generation.plan import Chunk, SequenceId, StepPlan
-from longspan.worker.generation.sequence import Sequence, SequenceState
+from longspan.worker.generation.sequence import Sequence
+from longspan.worker.generation.states import SequenceState
 from longspan.worker.generation.work import Work
 from longspan.worker.kv.chain import PageKey
 
@@ -61,7 +62,7 @@ class Draft:
         affordable = self.affordable(sequence, self._work_limit - self.work)
         if not self._prefills:
             affordable = max(affordable, SMALLEST_CHUNK)
-        return min(self.left, sequence.target - self.end(sequence), affordable)
+        return min(self.left, sequence.free_end - self.end(sequence), affordable)
 
     def affordable(self, sequence: Sequence, work: float) -> int:
         """Tokens of the sequence that cost at most ``work``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,11 @@ import numpy.typing as npt
 
 from longspan.worker.attention.retention import UNBOUNDED, Retention, longest
 from longspan.worker.generation.sequence import HOLE, Sequence
-from longspan.worker.kv.pages import PageTable
+from longspan.worker.kv.chain import PageKey
+from longspan.worker.kv.pages import PageId, PageTable
+
+Knows = Callable[[PageKey, int], bool]
+"""True where a page's part of a group of layers can be had."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +74,7 @@ class Memory:
         first, last = sequence.computed // self.page_tokens, end // self.page_tokens
         for page in range(first, last):
             held = int(sequence.block_table.view(page, page + 1)[0])
-            self._table.register(held, sequence.key(page))
+            self._table.register(held, sequence.key(page), sequence.label(page))
         sequence.advance(end)
         self._drop(sequence)
 
@@ -88,15 +92,48 @@ class Memory:
         sequence.evict()
         sequence.resume_pages = min(self.free - before + 1, self.total)
 
-    def check(self, sequences: Collection[Sequence]) -> None:
-        """Verify that every page is held as often as it stands in a block table.
+    def reachable(self, sequence: Sequence, knows: Knows) -> int:
+        """The last page before which it could stand if it had all parts that ``knows`` knows."""
+        page = sequence.page
+        while page < sequence.prefix_pages:
+            if not sequence.page_borrowable(page):
+                return page
+            key = sequence.key(page)
+            if not all(knows(key, group) for group in self._table.groups):
+                return page
+            page += 1
+        return self._standing(sequence, page, knows)
+
+    def needed(self, sequence: Sequence, stop: int) -> list[tuple[int, tuple[int, ...]]]:
+        """Pages that it must have to stand before page ``stop``, and their groups."""
+        retentions = sequence.spec.retentions
+        droppable = [retention.droppable(stop) for retention in retentions]
+        parts = [
+            (
+                page,
+                tuple(
+                    group
+                    for group in self._table.groups
+                    if page < sequence.prefix_pages or page not in droppable[group]
+                ),
+            )
+            for page in range(sequence.page, stop)
+        ]
+        return [(page, groups) for page, groups in parts if groups]
+
+    def check(
+        self,
+        sequences: Collection[Sequence],
+        holds: Collection[tuple[PageId, tuple[int, ...]]] = (),
+    ) -> None:
+        """Verify that every page is held as often as it stands in a block table or in ``holds``.
 
         Raises:
             AssertionError: the accounting is wrong.
         """
         self._table.check()
         for group in self._table.groups:
-            held: Counter[int] = Counter()
+            held = Counter(page for page, groups in holds if group in groups)
             for sequence in sequences:
                 pages = sequence.pages(group).tolist()
                 assert len(pages) == len(set(pages))
@@ -176,13 +213,15 @@ class Memory:
 
     def _skip(self, sequence: Sequence) -> None:
         """Go on where all that is still seen is cached, though pages before it are gone."""
-        prefix = max(retention.prefix_pages for retention in sequence.spec.retentions)
-        # One that has begun to compute has looked, and finds what others add page by page.
-        if sequence.computed > sequence.borrowed or sequence.page < prefix:
+        # One that has computed whole pages finds what others add page by page.
+        computes = sequence.page * sequence.page_tokens > sequence.borrowed
+        if computes or sequence.page < sequence.prefix_pages:
             return
-        place = self._standing(sequence)
+        place = self._standing(sequence, sequence.page, self._is_cached)
         if place == sequence.page:
             return
+        if sequence.is_within_page:
+            self._table.release([sequence.block_table.pop()])
         retentions = sequence.spec.retentions
         droppable = [retention.droppable(place) for retention in retentions]
         for page in range(sequence.page, place):
@@ -194,15 +233,18 @@ class Memory:
             self._give_up(sequence, group, places, sequence.page)
         sequence.skip(place)
 
-    def _standing(self, sequence: Sequence) -> int:
-        """The last page before which every group's needs are in the cache."""
-        first = place = sequence.page
+    def _is_cached(self, key: PageKey, group: int) -> bool:
+        return self._table.knows(key, (group,))
+
+    def _standing(self, sequence: Sequence, first: int, knows: Knows) -> int:
+        """The last page before which every group's needs are known, from ``first`` on."""
+        place = first
         retentions = sequence.spec.retentions
         runs = [0] * len(retentions)
         standing = first
         while sequence.page_borrowable(place):
             key = sequence.key(place)
-            known = [self._table.knows(key, (group,)) for group in self._table.groups]
+            known = [knows(key, group) for group in self._table.groups]
             if not all(k or r.drops for k, r in zip(known, retentions, strict=True)):
                 break
             runs = [run + 1 if k else 0 for run, k in zip(runs, known, strict=True)]

@@ -16,7 +16,8 @@ from longspan.worker.generation.limits import (
 from longspan.worker.generation.memory import Memory, victim
 from longspan.worker.generation.plan import SequenceId
 from longspan.worker.generation.prefills import PrefillShares, in_rank
-from longspan.worker.generation.sequence import Sequence, SequenceState
+from longspan.worker.generation.sequence import Sequence
+from longspan.worker.generation.states import SequenceState
 
 QUANTA_PER_STEP = 8
 """Turns that fill a step; more make finer shares and more chunks."""
@@ -87,6 +88,7 @@ class Planner:
             for sequence in sequences
             if sequence.state is not SequenceState.DECODING
             and sequence.pending > 0
+            and not sequence.is_blocked
             and sequence.resume_pages == 0
         ]
 

@@ -8,6 +8,7 @@ from itertools import count
 import numpy as np
 import numpy.typing as npt
 
+from longspan.worker.generation.below import Below
 from longspan.worker.generation.limits import OPEN_SEQUENCES, StepLimits
 from longspan.worker.generation.memory import Memory
 from longspan.worker.generation.outcomes import (
@@ -24,7 +25,9 @@ from longspan.worker.generation.outcomes import (
 )
 from longspan.worker.generation.plan import Chunk, SequenceId, StepPlan
 from longspan.worker.generation.planner import Planner
-from longspan.worker.generation.sequence import Move, Sequence, SequenceSpec, SequenceState
+from longspan.worker.generation.sequence import Sequence, SequenceSpec
+from longspan.worker.generation.states import Move, SequenceState
+from longspan.worker.kv.label import Label
 from longspan.worker.kv.pages import PageTable
 
 
@@ -44,6 +47,7 @@ class Scheduler:
         page_tokens: of a page.
         context_tokens: the longest sequence that keeps all of its pages.
         positions: the longest sequence that the model allows; None is the same.
+        below: the tiers below the pool, if there are any.
     """
 
     def __init__(
@@ -54,9 +58,11 @@ class Scheduler:
         page_tokens: int = 256,
         context_tokens: int,
         positions: int | None = None,
+        below: Below | None = None,
     ) -> None:
         self.memory = Memory(pages, page_tokens)
         self._planner = Planner(limits, self.memory)
+        self._below = below
         self._page_tokens = page_tokens
         self._context_tokens = context_tokens
         self._positions = positions or context_tokens
@@ -150,7 +156,11 @@ class Scheduler:
         if self._open is not None:
             return None
         self._expire(now)
+        if self._below is not None:
+            self._below.collect()
         self._planner.borrow(self._sequences.values())
+        if self._below is not None:
+            self._below.bring(self._sequences.values())
         self._finish_read_ones()
         draft = self._planner.plan(self._sequences.values(), now)
         self._open = draft.plan(self.memory.tables)
@@ -162,12 +172,32 @@ class Scheduler:
                 self._outcomes += self._progress(sequence)
         return self._open
 
-    def commit(self, plan: StepPlan, sampled: Mapping[SequenceId, Sampled]) -> list[Outcome]:
-        """Close the open step; ``sampled`` has a token for every chunk that samples."""
+    def commit(
+        self, plan: StepPlan, sampled: Mapping[SequenceId, Sampled], seconds: float | None = None
+    ) -> list[Outcome]:
+        """Close the open step; ``sampled`` has a token for every chunk that samples.
+
+        ``seconds`` is how long it took, where somebody measured.
+        """
         assert plan is self._open
+        if self._below is not None and seconds is not None:
+            self._below.took(plan, seconds)
         self._open = None
         self._running = frozenset()
         return [outcome for chunk in plan.chunks for outcome in self._settle(chunk, sampled)]
+
+    def rename(self, sequence_id: SequenceId, subject: str) -> Label | None:
+        """What a sequence is about has another name from now on.
+
+        Returns:
+            The label of what it had the old name for; None where it ended already, or had none.
+        """
+        sequence = self._sequences.get(sequence_id)
+        if sequence is None:
+            return None
+        old = sequence.label(0)
+        sequence.subject = subject
+        return old if old.subject else None
 
     def outcomes(self) -> list[Outcome]:
         """Hand over what happened beside the steps since the last call."""
@@ -191,7 +221,8 @@ class Scheduler:
         Raises:
             AssertionError: it is wrong.
         """
-        self.memory.check(self._sequences.values())
+        holds = self._below.holds() if self._below is not None else ()
+        self.memory.check(self._sequences.values(), holds)
 
     def _fault(self, sequence: Sequence, added: int, seal: bool) -> SequenceFailed | None:
         """Why the prompt cannot be continued like this."""
@@ -259,7 +290,10 @@ class Scheduler:
     def _settle(self, chunk: Chunk, sampled: Mapping[SequenceId, Sampled]) -> list[Outcome]:
         """Take in one chunk of a step that was computed."""
         sequence = self._sequences[chunk.sequence_id]
+        first = sequence.page
         self.memory.complete(sequence, chunk.end)
+        if self._below is not None:
+            self._below.completed(sequence, first)
         if sequence.ending is not None:
             return [self._end(sequence, sequence.ending)]
         outcomes: list[Outcome] = [*self._progress(sequence)]
@@ -316,6 +350,8 @@ class Scheduler:
                 sequence.move(Move.CANCEL)
             case SequenceFailed():
                 sequence.move(Move.FAIL)
+        if self._below is not None:
+            self._below.ended(sequence)
         self.memory.release(sequence)
         del self._sequences[sequence.sequence_id]
         return ending

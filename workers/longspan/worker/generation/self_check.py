@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,11 @@ EIGHT_BIT_TOLERANCE = 1e-1
 """The same where pages hold 8 bits: what is compared with never went through them."""
 
 
-def self_check(runner: Runner, model: Any, *, vocabulary: int) -> None:
+def self_check(runner: Runner, model: Any, *, vocabulary: int) -> float:
     """Warm up, compare with the model's own attention, and stored pages with computed ones.
+
+    Returns:
+        Seconds that a token took in a step of a page.
 
     Raises:
         StartFailure: the decoder computes nonsense here.
@@ -39,10 +43,13 @@ def self_check(runner: Runner, model: Any, *, vocabulary: int) -> None:
     _compare(
         "the model's own attention", _own(model, tokens[:SHORT_TOKENS], runner), short, tolerance
     )
+    started = time.perf_counter()
     whole = _logits(runner, tokens, 0, len(tokens), pages)
+    took_s = time.perf_counter() - started
     _logits(runner, tokens, PAGE_TOKENS, len(tokens) - 1, pages)
     stored = _logits(runner, tokens, len(tokens) - 1, len(tokens), pages)
     _compare("stored pages", whole, stored, tolerance)
+    return took_s / len(tokens)
 
 
 def _compare(what: str, expected: torch.Tensor, actual: torch.Tensor, tolerance: float) -> None:

@@ -1,24 +1,8 @@
-"""One sequence: its tokens, its pages, and the moves it can make.
-
-    OPEN ──SEAL──▶ SEALED               the prompt is complete
-    SEALED ──SAMPLE──▶ DECODING         the first token, or the first after a preemption
-    DECODING ──SAMPLE──▶ DECODING
-    OPEN ──PREEMPT──▶ OPEN              its pages are gone, what it knew is computed again
-    SEALED ──PREEMPT──▶ SEALED
-    DECODING ──PREEMPT──▶ SEALED        prompt and output are read like one prompt
-    OPEN, SEALED, DECODING ──DOOM──▶ DOOMED       it ends when the running step is over
-    OPEN, SEALED, DECODING, DOOMED ──CANCEL──▶ CANCELLED
-    OPEN, SEALED, DECODING, DOOMED ──FAIL──▶ FAILED
-    SEALED, DECODING, DOOMED ──FINISH──▶ FINISHED
-
-``MOVES`` is the whole truth; a move that is not in it raises ``IllegalMove``.
-"""
+"""One sequence: its tokens, its pages, and the moves it can make; see ``states``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum, auto
 
 import numpy as np
 import numpy.typing as npt
@@ -32,62 +16,12 @@ from longspan.worker.generation.buffer import Buffer
 from longspan.worker.generation.limits import HEAD_START_S, SHORT_TOKENS, WEIGHTS
 from longspan.worker.generation.outcomes import Ending
 from longspan.worker.generation.plan import SequenceId
+from longspan.worker.generation.states import MOVES, IllegalMove, Move, SequenceState
 from longspan.worker.kv.chain import KeySpace, PageKey, child
+from longspan.worker.kv.label import Label
 
 HOLE = -1
 """In a block table: a page was here that nothing sees any more."""
-
-
-class IllegalMove(Exception):
-    """The caller's code asked for a move that the state does not allow."""
-
-
-class SequenceState(Enum):
-    """Where a sequence stands; FINISHED, CANCELLED and FAILED are terminal."""
-
-    OPEN = auto()
-    SEALED = auto()
-    DECODING = auto()
-    DOOMED = auto()
-    FINISHED = auto()
-    CANCELLED = auto()
-    FAILED = auto()
-
-
-class Move(Enum):
-    """What can happen to a sequence."""
-
-    SEAL = auto()
-    SAMPLE = auto()
-    PREEMPT = auto()
-    DOOM = auto()
-    FINISH = auto()
-    CANCEL = auto()
-    FAIL = auto()
-
-
-MOVES: Mapping[tuple[SequenceState, Move], SequenceState] = {
-    (SequenceState.OPEN, Move.SEAL): SequenceState.SEALED,
-    (SequenceState.OPEN, Move.PREEMPT): SequenceState.OPEN,
-    (SequenceState.OPEN, Move.DOOM): SequenceState.DOOMED,
-    (SequenceState.OPEN, Move.CANCEL): SequenceState.CANCELLED,
-    (SequenceState.OPEN, Move.FAIL): SequenceState.FAILED,
-    (SequenceState.SEALED, Move.SAMPLE): SequenceState.DECODING,
-    (SequenceState.SEALED, Move.PREEMPT): SequenceState.SEALED,
-    (SequenceState.SEALED, Move.DOOM): SequenceState.DOOMED,
-    (SequenceState.SEALED, Move.FINISH): SequenceState.FINISHED,
-    (SequenceState.SEALED, Move.CANCEL): SequenceState.CANCELLED,
-    (SequenceState.SEALED, Move.FAIL): SequenceState.FAILED,
-    (SequenceState.DECODING, Move.SAMPLE): SequenceState.DECODING,
-    (SequenceState.DECODING, Move.PREEMPT): SequenceState.SEALED,
-    (SequenceState.DECODING, Move.DOOM): SequenceState.DOOMED,
-    (SequenceState.DECODING, Move.FINISH): SequenceState.FINISHED,
-    (SequenceState.DECODING, Move.CANCEL): SequenceState.CANCELLED,
-    (SequenceState.DECODING, Move.FAIL): SequenceState.FAILED,
-    (SequenceState.DOOMED, Move.FINISH): SequenceState.FINISHED,
-    (SequenceState.DOOMED, Move.CANCEL): SequenceState.CANCELLED,
-    (SequenceState.DOOMED, Move.FAIL): SequenceState.FAILED,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -105,6 +39,7 @@ class SequenceSpec:
         retentions: what each group of layers needs of its pages, under this policy.
         task_start: tokens of the documents and of what stands before them, where the prompt is
             sealed from the start; None: all of it.
+        subject: the document or upload that the prompt is about.
     """
 
     sequence_id: SequenceId
@@ -118,6 +53,7 @@ class SequenceSpec:
     policy: ModelPolicy = FULL_MODEL
     retentions: tuple[Retention, ...] = (KEEP,)
     task_start: int | None = None
+    subject: str = ""
 
 
 class Sequence:
@@ -142,6 +78,9 @@ class Sequence:
         parked: it was evicted while it waited for its client, who has not gone on since.
         last_step: the step that decoded its last token.
         reported_tokens: what was last said about its prefill.
+        subject: the document or upload that it is about.
+        barrier: the page that it may not compute, since that one is on its way from below.
+        looked: where it stood when pages below were last looked for.
         ending: how it ends, once it is DOOMED.
     """
 
@@ -164,6 +103,9 @@ class Sequence:
         self.parked = False
         self.last_step = 0
         self.reported_tokens = 0
+        self.subject = spec.subject
+        self.barrier: int | None = None
+        self.looked = (-1, -1)
         self.ending: Ending | None = None
         self.rank = (0.0, serial)
         self._keys: list[PageKey] = []
@@ -202,12 +144,24 @@ class Sequence:
 
     def can_go_on(self, free_pages: int) -> bool:
         """True where it may be computed, if others let it; one that is parked asks nobody."""
-        return self.pending > 0 and not (self.parked and self.resume_pages > free_pages)
+        return self.pending > 0 and not self.is_blocked and not (self.parked and self.resume_pages > free_pages)
 
     @property
     def is_waiting(self) -> bool:
         """True while its client has to go on before it matters when it is computed."""
         return self.pending == 0 or self.parked
+
+    @property
+    def is_blocked(self) -> bool:
+        """True where what it would compute next is on its way."""
+        return self.barrier is not None and self.page >= self.barrier
+
+    @property
+    def free_end(self) -> int:
+        """Positions that may be computed before something that is on its way is needed."""
+        if self.barrier is None:
+            return self.target
+        return min(self.target, self.barrier * self.page_tokens)
 
     @property
     def page(self) -> int:
@@ -291,6 +245,11 @@ class Sequence:
         return self.spec.retentions[group].droppable(self.page)
 
     @property
+    def prefix_pages(self) -> int:
+        """Pages at the beginning that some group keeps though it gives up those behind them."""
+        return max(retention.prefix_pages for retention in self.spec.retentions)
+
+    @property
     def drops(self) -> bool:
         """True where some group gives up pages before the sequence ends."""
         return any(retention.drops for retention in self.spec.retentions)
@@ -351,6 +310,11 @@ class Sequence:
             tokens = self.tokens.view(start, start + self.page_tokens).astype("<u4", copy=False)
             self._keys.append(child(parent, tokens.tobytes() + self._zone(start)))
         return self._keys[page]
+
+    def label(self, page: int) -> Label:
+        """Whose page it is."""
+        parent = self.key(page - 1) if page else None
+        return Label(self.spec.keys.tenant, self.subject, page, parent)
 
     def _zone(self, start: int) -> bytes:
         """What a page holds besides its tokens and those before: who of them sees everything."""

@@ -12,6 +12,7 @@ from longspan.worker.allocator import keep_freed
 from longspan.worker.attention.pool import PAGE_TOKENS
 from longspan.worker.attention.select import select_backend
 from longspan.worker.devices import choose_dtype, has_bfloat16, open_device
+from longspan.worker.generation.below import Below
 from longspan.worker.generation.graphs import capture_graphs
 from longspan.worker.generation.kv_memory import frame_count, summary_bytes
 from longspan.worker.generation.kv_pool import make_pool
@@ -23,6 +24,7 @@ from longspan.worker.generation.policy_check import policy_check
 from longspan.worker.generation.runner import Runner
 from longspan.worker.generation.scheduler import Scheduler
 from longspan.worker.generation.self_check import self_check
+from longspan.worker.generation.work import Work
 from longspan.worker.generation.workload import Generation, KvSizes, PageSpace
 from longspan.worker.kv.pages import PageTable
 from longspan.worker.models import seam
@@ -34,10 +36,15 @@ from longspan.worker.models.packed_linear import pack_linears
 from longspan.worker.models.probe import LayerShape, probe
 from longspan.worker.models.upcast_linear import upcast_linears
 from longspan.worker.options import WorkerOptions
-from longspan.worker.served import Served
+from longspan.worker.served import Served, Wake
+from longspan.worker.tiers.holdings import Holdings
+from longspan.worker.tiers.opening import open_tiers
 
 LAYOUT = 1
 """Version of what a page holds; part of every page's key."""
+
+CLOSE_S = 2.0
+"""How long a worker that stops goes on storing pages."""
 
 CPU_STEP_WORK = 10**11
 ACTIVATIONS = 4
@@ -96,7 +103,7 @@ def serve_decoder(options: WorkerOptions) -> Served:
     context = min(files.context_tokens, table.total * PAGE_TOKENS)
     if options.compile:
         runner.compile()
-    self_check(runner, model, vocabulary=files.vocabulary)
+    token_s = self_check(runner, model, vocabulary=files.vocabulary)
     runner.graphs = capture_graphs(runner, options.decode_batches, context, scratch_page=frames)
     space = PageSpace(files.fingerprint, _name(dtype), LAYOUT)
     summaries = {
@@ -105,17 +112,30 @@ def serve_decoder(options: WorkerOptions) -> Served:
     outputs = Outputs(files)
     if device.type == "cpu":
         keep_freed()
+    mover = open_tiers(options, pool, policies.sizes)
+    holdings = Holdings(table, mover)
+    below = None
+    if mover is not None:
+        below = Below(table, PAGE_TOKENS, mover, Work(limits.parity_tokens), token_s)
+
+    def open_stream(wake: Wake) -> Generation:
+        holdings.wake = wake
+        if mover is not None:
+            mover.wake = wake
+        scheduler = Scheduler(
+            limits, table, context_tokens=context, positions=files.context_tokens, below=below
+        )
+        sizes = KvSizes(policies.frame_bytes, summaries)
+        return Generation(runner, scheduler, table, outputs, space, policies, sizes, holdings)
+
+    def close() -> None:
+        holdings.close()
+        if below is not None and mover is not None:
+            below.drain(CLOSE_S)
+            mover.close()
+
     return Served(
-        ready=_ready(files, dtype, device, table, policies),
-        open=lambda: Generation(
-            runner,
-            Scheduler(limits, table, context_tokens=context, positions=files.context_tokens),
-            table,
-            outputs,
-            space,
-            policies,
-            KvSizes(policies.frame_bytes, summaries),
-        ),
+        ready=_ready(files, dtype, device, table, policies), open=open_stream, close=close
     )
 
 

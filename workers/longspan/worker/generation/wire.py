@@ -67,6 +67,7 @@ def spec(
         policy=served.policy,
         retentions=served.retentions,
         task_start=message.task_start or None,
+        subject=message.subject,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -31,6 +32,7 @@ from longspan.worker.sampling.grammar_source import BadGrammar
 from longspan.worker.sampling.output import Output
 from longspan.worker.sampling.row import SamplingRow
 from longspan.worker.sampling.sampler import sample
+from longspan.worker.tiers.holdings import Holdings
 from longspan.worker.workload import PageCounts
 
 BAD_GRAMMAR = "BAD_GRAMMAR"
@@ -94,6 +96,7 @@ class Generation:
         space: PageSpace,
         policies: Policies,
         sizes: KvSizes,
+        holdings: Holdings,
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler
@@ -102,7 +105,9 @@ class Generation:
         self._space = space
         self._policies = policies
         self._sizes = sizes
+        self._holdings = holdings
         self._open: dict[SequenceId, Output] = {}
+        self._step_s = 0.0
         self._faults: dict[SequenceId, tuple[str, str]] = {}
 
     @property
@@ -130,6 +135,17 @@ class Generation:
             case "cancel":
                 outcome = self._scheduler.cancel(SequenceId(request.cancel.job_id))
                 return self._told([outcome] if outcome else [])
+            case "rename":
+                rename = request.rename
+                old = self._scheduler.rename(SequenceId(rename.job_id), rename.subject)
+                if old is not None:
+                    self._holdings.rename(old.tenant, old.subject, rename.subject)
+            case "inventory":
+                self._holdings.inventory(request.inventory)
+            case "forget":
+                self._holdings.forget(request.forget)
+            case "verify":
+                self._holdings.verify(request.verify)
             case "encode":
                 return [events.failed(request.encode.job_id, "NO_ENCODER", "this worker decodes")]
         return []
@@ -140,15 +156,18 @@ class Generation:
 
     def run(self, plan: StepPlan) -> list[int]:
         """The tokens of the chunks that sample, in their order."""
+        started = time.perf_counter()
         logits = self._runner.run(plan)
         # A NaN shows in the largest of its row: half precision overflows where weights do.
         for sequence_id, largest in zip(plan.sampled, logits.amax(-1).tolist(), strict=True):
             if not isfinite(largest):
                 self._faults[sequence_id] = (NOT_FINITE, "the model's logits are not finite")
-        return sample(
+        tokens = sample(
             logits.nan_to_num() if self._faults else logits,
             [self._row(sequence_id) for sequence_id in plan.sampled],
         )
+        self._step_s = time.perf_counter() - started
+        return tokens
 
     def commit(self, plan: StepPlan, result: Sequence[int]) -> list[pb.Event]:
         """Give each sequence its token; what was read is told before what follows from it."""
@@ -161,7 +180,7 @@ class Generation:
             sampled[sequence_id] = Sampled(token, finish)
             if sequence_id not in self._faults:
                 generated[sequence_id] = wire.generated(sequence_id, first, [token], text)
-        outcomes = self._scheduler.commit(plan, sampled)
+        outcomes = self._scheduler.commit(plan, sampled, self._step_s)
         for outcome in outcomes:
             output, told = self._open[outcome.sequence_id], generated.get(outcome.sequence_id)
             if isinstance(outcome, SequenceFinished) and output.finish is None and told:
@@ -172,7 +191,7 @@ class Generation:
 
     def events(self) -> list[pb.Event]:
         """Ends and progress outside of steps."""
-        return self._told(self._scheduler.outcomes())
+        return [*self._holdings.answers(), *self._told(self._scheduler.outcomes())]
 
     def next_wakeup(self, now: float) -> float | None:
         """See ``Scheduler.next_wakeup``."""

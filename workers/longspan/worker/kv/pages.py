@@ -16,15 +16,32 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from longspan.worker.kv.chain import PageKey
+from longspan.worker.kv.label import Label
 
 PageId = int
 
 ABSENT = -1
 """Instead of a frame: the page's part lies nowhere."""
+
+
+NOBODY = Label()
+
+
+@dataclass(slots=True, eq=False)
+class Known:
+    """What is known of a page that a key may find.
+
+    Attributes:
+        hits: how often it was found.
+    """
+
+    label: Label
+    hits: int = 0
 
 
 class OutOfPages(Exception):
@@ -70,6 +87,7 @@ class PageTable:
         self._cached_frames = 0
         self._key_of: dict[PageId, PageKey] = {}
         self._page_of: dict[PageKey, PageId] = {}
+        self._known: dict[PageId, Known] = {}
 
     @property
     def free(self) -> int:
@@ -106,6 +124,13 @@ class PageTable:
 
     def find(self, key: PageKey, groups: Iterable[int] | None = None) -> PageId | None:
         """The page of this key, its parts held once more; None if no page has key and parts."""
+        page = self.hold(key, groups)
+        if page is not None:
+            self._known[page].hits += 1
+        return page
+
+    def hold(self, key: PageKey, groups: Iterable[int] | None = None) -> PageId | None:
+        """As ``find``, for somebody who has no use for the page but must not lose it."""
         wanted = self.groups if groups is None else tuple(groups)
         if not self.knows(key, wanted):
             return None
@@ -125,22 +150,45 @@ class PageTable:
             return False
         return all(self._is_present(page, g) for g in (self.groups if groups is None else groups))
 
-    def register(self, page: PageId, key: PageKey) -> bool:
-        """Say what a used page holds, now that it is full and computed.
+    def register(self, page: PageId, key: PageKey, label: Label = NOBODY) -> bool:
+        """Say what a used page holds, and whose it is, now that it is full and computed.
 
         Returns:
-            False where another whole page has the key already: this one stays private.
+            False where another page has the key and all parts already: this one stays private.
         """
-        assert min(self._references[page]) > 0
+        assert max(self._references[page]) > 0
         assert page not in self._key_of
         other = self._page_of.get(key)
         if other is not None:
-            if all(self._is_present(other, group) for group in self.groups):
+            present = [group for group in self.groups if self._is_present(page, group)]
+            if all(self._is_present(other, group) for group in present):
                 return False
             self._forget(other)
         self._key_of[page] = key
         self._page_of[key] = page
+        self._known[page] = Known(label)
         return True
+
+    def known(self) -> Iterable[Known]:
+        """What is known of the pages that a key may find."""
+        return self._known.values()
+
+    def rename(self, tenant: str, old: str, new: str) -> None:
+        """A subject has another name from now on."""
+        for known in self._known.values():
+            if known.label.belongs(tenant, old):
+                known.label = replace(known.label, subject=new)
+
+    def forget(self, tenant: str, subject: str) -> int:
+        """No key finds a tenant's pages of this subject any more; empty names mean all.
+
+        Returns:
+            How many pages.
+        """
+        pages = [p for p, known in self._known.items() if known.label.belongs(tenant, subject)]
+        for page in pages:
+            self._forget(page)
+        return len(pages)
 
     def release(self, pages: Iterable[PageId], groups: Iterable[int] | None = None) -> None:
         """Give up one reference of each page's parts.
@@ -187,6 +235,7 @@ class PageTable:
         assert (cached_frames, idle) == (self._cached_frames, self._idle)
         assert not ids & self._key_of.keys()
         assert {key: page for page, key in self._key_of.items()} == self._page_of
+        assert self._known.keys() == self._key_of.keys()
 
     def _is_present(self, page: PageId, group: int) -> bool:
         return self._present[page][group]
@@ -227,11 +276,13 @@ class PageTable:
             key = self._key_of.pop(page, None)
             if key is not None:
                 del self._page_of[key]
+                del self._known[page]
             heapq.heappush(self._free_ids, page)
 
     def _forget(self, page: PageId) -> None:
         """Nothing finds the page any more; what nobody holds of it is free."""
         del self._page_of[self._key_of.pop(page)]
+        del self._known[page]
         for group in self.groups:
             if (page, group) in self._cached:
                 self._evict(page, group)

@@ -1,0 +1,205 @@
+"""Brings pages back from the tiers below, ahead of the sequences that need them: pure policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, field
+
+from longspan.worker.generation.memory import Memory
+from longspan.worker.generation.sequence import Sequence
+from longspan.worker.kv.chain import PageKey
+from longspan.worker.kv.label import Label
+from longspan.worker.kv.pages import PageId, PageTable
+from longspan.worker.tiers.costs import pages_to_compute
+from longspan.worker.tiers.moves import Ticket, Tiers
+from longspan.worker.tiers.page_tensors import Lying
+
+LEAST_FREE = 4
+"""Pages that restoring leaves free for those who compute."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A page that is held for a sequence."""
+
+    page: PageId
+    groups: tuple[int, ...]
+    key: PageKey
+    label: Label
+
+    @property
+    def index(self) -> int:
+        """Of the page in the sequence."""
+        return self.label.depth
+
+
+@dataclass(slots=True, eq=False)
+class Restoring:
+    """Pages of a sequence that are on their way, or have come and wait for it.
+
+    Attributes:
+        waits: what is still being loaded.
+        come: what is there.
+    """
+
+    waits: dict[Ticket, _Held] = field(default_factory=dict)
+    come: list[_Held] = field(default_factory=list)
+
+    @property
+    def first(self) -> int | None:
+        """The first page that the sequence need not compute."""
+        held = (*self.waits.values(), *self.come)
+        return min((one.index for one in held), default=None)
+
+
+class Restorer:
+    """One for all sequences of a pool. A page that comes lies in the pool as a cached one does, so
+    that the sequence borrows it like any other; until then it is held.
+
+    Where layers keep everything, the last pages are loaded first while the sequence computes the
+    first ones, as many as make both end at once (``pages_to_compute``). Where layers forget, what
+    is seen from the last stored place is loaded, or nothing.
+
+    Args:
+        table: the pool's.
+        memory: over it.
+        tiers: where pages come from.
+        page_s: seconds that computing a page of a sequence takes.
+    """
+
+    def __init__(
+        self,
+        table: PageTable,
+        memory: Memory,
+        tiers: Tiers,
+        page_s: Callable[[Sequence, int], float],
+    ) -> None:
+        self._table = table
+        self._memory = memory
+        self._tiers = tiers
+        self._page_s = page_s
+        self._owners: dict[Ticket, Restoring] = {}
+        self._sequences: dict[int, Restoring] = {}
+
+    def look(self, sequence: Sequence) -> None:
+        """Load what is known below of the pages that a sequence needs next, if that is quicker.
+
+        It may go on, and has borrowed what the pool has.
+        """
+        restoring = self._sequences.get(sequence.serial)
+        if restoring is None:
+            restoring = self._begin(sequence)
+        elif restoring.waits and not sequence.drops and sequence.page == restoring.first:
+            self._take_back(sequence, restoring)
+        sequence.barrier = restoring.first if restoring is not None else None
+        if restoring is not None and restoring.waits and sequence.drops:
+            sequence.barrier = 0  # all of it must be there before anything goes on
+
+    def settle(self, sequence: Sequence) -> None:
+        """The sequence has borrowed what it could: what stands behind it is let go."""
+        restoring = self._sequences.get(sequence.serial)
+        if restoring is None:
+            return
+        passed = [held for held in restoring.come if held.index <= sequence.page]
+        restoring.come = [held for held in restoring.come if held.index > sequence.page]
+        self._release(passed)
+        if not restoring.waits and not restoring.come:
+            self.drop(sequence)
+
+    def drop(self, sequence: Sequence) -> None:
+        """Nothing more is brought for a sequence; what has come stays cached."""
+        sequence.barrier = None
+        restoring = self._sequences.pop(sequence.serial, None)
+        if restoring is None:
+            return
+        self._release(restoring.come)
+        restoring.come = []
+        for ticket in list(restoring.waits):
+            self._cancel(restoring, ticket)
+
+    def moved(self, ticket: Ticket, *, whole: bool) -> None:
+        """A load has ended."""
+        restoring = self._owners.pop(ticket)
+        held = restoring.waits.pop(ticket)
+        named = whole and self._table.register(held.page, held.key, held.label)
+        if named and restoring in self._sequences.values():
+            restoring.come.append(held)
+        else:
+            self._release([held])
+
+    def holds(self) -> list[tuple[PageId, tuple[int, ...]]]:
+        """Pages that are held, and which groups of each."""
+        owners = {*self._owners.values(), *self._sequences.values()}
+        return [(h.page, h.groups) for r in owners for h in (*r.waits.values(), *r.come)]
+
+    def _begin(self, sequence: Sequence) -> Restoring | None:
+        seen = (sequence.page, len(sequence.tokens) // sequence.page_tokens)
+        if sequence.looked == seen or not self._may_skip(sequence):
+            return None
+        sequence.looked = seen
+        stop = self._memory.reachable(sequence, self._is_somewhere)
+        needed = self._memory.needed(sequence, stop)
+        chosen = self._chosen(sequence, stop, needed)
+        if not any(not self._table.knows(sequence.key(i), groups) for i, groups in chosen):
+            return None
+        restoring = self._sequences[sequence.serial] = Restoring()
+        for index, groups in reversed(chosen):
+            self._fetch(sequence, restoring, index, groups)
+        return restoring
+
+    def _chosen(
+        self, sequence: Sequence, stop: int, needed: list[tuple[int, tuple[int, ...]]]
+    ) -> list[tuple[int, tuple[int, ...]]]:
+        """What of the needed pages to load."""
+        room = max(self._memory.free - LEAST_FREE, 0)
+        if not sequence.drops:
+            needed = needed[:room]
+            costs = [self._page_s(sequence, index) for index, _ in needed]
+            return needed[pages_to_compute(costs, self._tiers.load_s) :]
+        computing = sum(self._page_s(sequence, page) for page in range(sequence.page, stop))
+        return needed if len(needed) <= room and self._loading_s(needed) < computing else []
+
+    def _loading_s(self, needed: list[tuple[int, tuple[int, ...]]]) -> float:
+        return self._tiers.load_s * len(needed)
+
+    def _may_skip(self, sequence: Sequence) -> bool:
+        """False where it has computed pages of its own and some layer would have to jump."""
+        return not sequence.drops or sequence.page * sequence.page_tokens == sequence.borrowed
+
+    def _fetch(
+        self, sequence: Sequence, restoring: Restoring, index: int, groups: tuple[int, ...]
+    ) -> None:
+        key = sequence.key(index)
+        found = self._table.hold(key, groups)
+        if found is not None:
+            restoring.come.append(_Held(found, groups, key, sequence.label(index)))
+            return
+        (page,) = self._table.allocate(1)
+        self._table.release([page], [g for g in self._table.groups if g not in groups])
+        lying = Lying(page, self._table.frames[page].copy())
+        ticket = self._tiers.load(key, groups, lying)
+        restoring.waits[ticket] = _Held(page, groups, key, sequence.label(index))
+        self._owners[ticket] = restoring
+
+    def _take_back(self, sequence: Sequence, restoring: Restoring) -> None:
+        """It stands before pages that have not come: compute some of them after all?"""
+        line = sorted(restoring.waits.items(), key=lambda item: item[1].index)
+        costs = [self._page_s(sequence, held.index) for _, held in line]
+        for ticket, _ in line[: pages_to_compute(costs, self._tiers.load_s)]:
+            if not self._cancel(restoring, ticket):
+                break
+
+    def _cancel(self, restoring: Restoring, ticket: Ticket) -> bool:
+        if not self._tiers.cancel(ticket):
+            return False
+        del self._owners[ticket]
+        self._release([restoring.waits.pop(ticket)])
+        return True
+
+    def _release(self, held: Items[_Held]) -> None:
+        for one in held:
+            self._table.release([one.page], one.groups)
+
+    def _is_somewhere(self, key: PageKey, group: int) -> bool:
+        return self._table.knows(key, (group,)) or self._tiers.knows(key, group)

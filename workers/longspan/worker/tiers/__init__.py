@@ -1,0 +1,1 @@
+"""KV pages below the page pool: in RAM and on SSD."""

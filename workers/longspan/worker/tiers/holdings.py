@@ -1,0 +1,177 @@
+"""Answers those who ask what pages lie where, and those who want them gone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+from longspan.internal.v1 import worker_service_pb2 as pb
+from longspan.worker.kv.pages import PageTable
+from longspan.worker.tiers.mover import Mover
+
+
+@dataclass(slots=True)
+class _Holding:
+    pool: int = 0
+    ram: int = 0
+    disk: int = 0
+    disk_bytes: int = 0
+    hits: int = 0
+    used_s: float = 0.0
+
+
+class Holdings:
+    """The disk is asked in a thread of its own; ``answers`` has what came back.
+
+    A page counts once in each place, by its part of the first group of layers that is there.
+
+    Args:
+        table: of the pool.
+        mover: to the tiers below it; None: there are none.
+        groups: groups of layers; as many files a page has at most.
+    """
+
+    def __init__(self, table: PageTable, mover: Mover | None) -> None:
+        self._table = table
+        self._mover = mover
+        self._thread = ThreadPoolExecutor(1, "kv-holdings")
+        self._answers: SimpleQueue[pb.Event] = SimpleQueue()
+        self.wake: Callable[[], None] = lambda: None
+
+    def inventory(self, request: pb.Inventory) -> None:
+        """Ask what lies where; ``answers`` will have Holdings."""
+        found: dict[tuple[str, str], _Holding] = {}
+        for known in self._table.known():
+            if known.label.belongs(request.tenant, ""):
+                holding = found.setdefault((known.label.tenant, known.label.subject), _Holding())
+                holding.pool += 1
+                holding.hits += known.hits
+        self._answer(lambda: self._holdings(request, found))
+
+    def forget(self, request: pb.Forget) -> None:
+        """Drop pages; ``answers`` will have Forgotten."""
+        pages = self._table.forget(request.tenant, request.subject)
+        self._answer(lambda: self._forgotten(request, pages))
+
+    def rename(self, tenant: str, old: str, new: str) -> None:
+        """A subject has another name from now on."""
+        self._table.rename(tenant, old, new)
+        self._thread.submit(self._renamed, tenant, old, new)
+
+    def verify(self, request: pb.Verify) -> None:
+        """Read all files; ``answers`` will have Verified."""
+        self._answer(lambda: self._verified(request))
+
+    def answers(self) -> list[pb.Event]:
+        """What has been found out since the last call."""
+        found: list[pb.Event] = []
+        while True:
+            try:
+                found.append(self._answers.get_nowait())
+            except Empty:
+                return found
+
+    def close(self) -> None:
+        """Wait for what runs."""
+        self._thread.shutdown(cancel_futures=True)
+
+    def _answer(self, work: Callable[[], pb.Event]) -> None:
+        def run() -> None:
+            self._answers.put(work())
+            self.wake()
+
+        self._thread.submit(run)
+
+    def _holdings(
+        self, request: pb.Inventory, found: dict[tuple[str, str], _Holding]
+    ) -> pb.Event:
+        stats = pb.TierStats(breaker="closed")
+        if self._mover is not None:
+            self._look_below(self._mover, request.tenant, found)
+            stats = self._stats(self._mover)
+        now = time.time()
+        holdings = [
+            pb.Holding(
+                tenant=tenant,
+                subject=subject,
+                pool_pages=holding.pool,
+                ram_pages=holding.ram,
+                disk_pages=holding.disk,
+                disk_bytes=holding.disk_bytes,
+                hits=holding.hits,
+                age_s=max(now - holding.used_s, 0.0) if holding.used_s else 0.0,
+            )
+            for (tenant, subject), holding in found.items()
+        ]
+        return pb.Event(
+            holdings=pb.Holdings(
+                request_id=request.request_id, holdings=holdings, stats=stats
+            )
+        )
+
+    def _look_below(
+        self, mover: Mover, tenant: str, found: dict[tuple[str, str], _Holding]
+    ) -> None:
+        for label in mover.lower.ram.labels():
+            if label.belongs(tenant, ""):
+                found.setdefault((label.tenant, label.subject), _Holding()).ram += 1
+        if mover.lower.disk is None:
+            return
+        for subject in mover.lower.disk.subjects(tenant or None):
+            holding = found.setdefault((subject.tenant, subject.subject), _Holding())
+            holding.disk += subject.entries
+            holding.disk_bytes += subject.bytes
+            holding.hits += subject.hits
+            holding.used_s = max(holding.used_s, subject.used_s)
+
+    def _stats(self, mover: Mover) -> pb.TierStats:
+        stats = pb.TierStats(
+            ram_bytes=mover.lower.ram.used_bytes,
+            ram_budget_bytes=mover.lower.ram.budget_bytes,
+            loaded_pages=mover.loaded,
+            stored_pages=mover.stored,
+            breaker=mover.lower.breaker.state.name.lower().replace("_", " "),
+            misses=dict(mover.lower.misses),
+        )
+        if mover.lower.disk is not None:
+            disk = mover.lower.disk.stats
+            stats.disk_bytes, stats.disk_budget_bytes = disk.bytes, disk.budget_bytes
+            stats.disk_pages, stats.evicted_pages = disk.entries, disk.evicted
+            for reason, count in disk.misses.items():
+                stats.misses[str(reason)] += count
+        return stats
+
+    def _forgotten(self, request: pb.Forget, pages: int) -> pb.Event:
+        removed = freed = 0
+        if self._mover is not None:
+            self._mover.lower.ram.forget(request.tenant, request.subject)
+            disk = self._mover.lower.disk
+            if disk is not None:
+                before = disk.stats.bytes
+                removed = (
+                    disk.remove_subject(request.tenant, request.subject)
+                    if request.subject
+                    else disk.clear(request.tenant or None)
+                )
+                freed = max(before - disk.stats.bytes, 0)
+        return pb.Event(
+            forgotten=pb.Forgotten(
+                request_id=request.request_id, pages=max(pages, removed), bytes=freed
+            )
+        )
+
+    def _renamed(self, tenant: str, old: str, new: str) -> None:
+        if self._mover is not None and self._mover.lower.disk is not None:
+            self._mover.lower.disk.rename_subject(tenant, old, new)
+
+    def _verified(self, request: pb.Verify) -> pb.Event:
+        verified = pb.Verified(request_id=request.request_id)
+        if self._mover is not None and self._mover.lower.disk is not None:
+            report = self._mover.lower.disk.verify()
+            verified.checked, verified.damaged = report.checked, report.damaged
+            verified.missing, verified.unknown = report.missing, report.unknown
+            verified.bytes = report.bytes
+        return pb.Event(verified=verified)

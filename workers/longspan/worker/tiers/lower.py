@@ -1,0 +1,98 @@
+"""Parts of pages below the pool: RAM first, then SSD behind a breaker."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+from longspan.blobstore.breaker import Breaker, Permit
+from longspan.blobstore.stats import Put
+from longspan.blobstore.store import BlobStore
+from longspan.worker.kv.label import Label
+from longspan.worker.tiers.part import Part
+from longspan.worker.tiers.ram import RamTier
+
+REFRESH_S = 1.0
+"""How often what other workers stored is learnt of."""
+
+
+class LowerTiers:
+    """Safe from any thread; ``load`` and ``store`` block.
+
+    Args:
+        ram: keeps copies of what was moved last.
+        disk: keeps everything, within its budget; None: there is none.
+        breaker: of the disk; it is left alone while that is open.
+        layout: what tells this worker's way to lay out pages from others.
+    """
+
+    def __init__(
+        self, ram: RamTier, disk: BlobStore | None, breaker: Breaker, layout: bytes
+    ) -> None:
+        self.ram = ram
+        self.disk = disk
+        self.breaker = breaker
+        self.misses: Counter[str] = Counter()
+        self._layout = layout
+        self._refreshed_s = time.monotonic()
+
+    def knows(self, part: Part) -> bool:
+        """True where ``load`` would find it, as far as is known without I/O."""
+        name = part.name(self._layout)
+        return name in self.ram or (self.disk is not None and self.disk.known(name))
+
+    def load(self, part: Part, size: int) -> memoryview | None:
+        """A part's ``size`` bytes; None where it is gone, damaged, or the disk fails."""
+        name = part.name(self._layout)
+        kept = self.ram.get(name)
+        if kept is not None:
+            return kept
+        permit = self.breaker.admit(time.monotonic())
+        if self.disk is None or permit is None:
+            self.misses["disk unavailable"] += 1
+            return None
+        data = memoryview(bytearray(size))
+        errors = self.disk.stats.io_errors
+        whole = self.disk.read_into(name, data)
+        self._report(permit, failed=self.disk.stats.io_errors > errors)
+        return data if whole else None
+
+    def store(self, part: Part, data: memoryview, label: Label, cost_s: float) -> bool:
+        """Keep a copy; False where the disk has no room for it, or fails."""
+        name = part.name(self._layout)
+        self.ram.put(name, data, label)
+        if self.disk is None:
+            return True
+        permit = self.breaker.admit(time.monotonic())
+        if permit is None:
+            return False
+        self._refresh(self.disk)
+        parent = Part(label.parent, part.group).name(self._layout) if label.parent else None
+        outcome = self.disk.put(
+            name,
+            [data],
+            tenant=label.tenant,
+            subject=label.subject,
+            parent=parent,
+            cost=cost_s,
+        )
+        self._report(permit, failed=outcome is Put.FAILED)
+        return outcome in (Put.STORED, Put.ALREADY)
+
+    def close(self) -> None:
+        """Let go of the disk."""
+        if self.disk is not None:
+            self.disk.close()
+
+    def _report(self, permit: Permit, *, failed: bool) -> None:
+        now = time.monotonic()
+        if failed:
+            self.breaker.failed(permit, now)
+        else:
+            self.breaker.succeeded(permit, now)
+
+    def _refresh(self, disk: BlobStore) -> None:
+        now = time.monotonic()
+        if now - self._refreshed_s > REFRESH_S:
+            self._refreshed_s = now
+            disk.refresh()

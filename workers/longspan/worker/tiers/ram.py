@@ -1,0 +1,76 @@
+"""Parts of pages in the host's memory: the ones used last, within a budget of bytes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from threading import Lock
+
+from longspan.worker.kv.label import Label
+
+
+class RamTier:
+    """Safe from any thread.
+
+    Args:
+        budget_bytes: of all contents together; 0 keeps nothing.
+    """
+
+    def __init__(self, budget_bytes: int) -> None:
+        self.budget_bytes = budget_bytes
+        self._kept: OrderedDict[bytes, tuple[memoryview, Label]] = OrderedDict()
+        self._bytes = 0
+        self._lock = Lock()
+
+    @property
+    def used_bytes(self) -> int:
+        """Of the contents."""
+        return self._bytes
+
+    def __contains__(self, name: bytes) -> bool:
+        return name in self._kept
+
+    def get(self, name: bytes) -> memoryview | None:
+        """What is kept under a name; it is the one used last then."""
+        with self._lock:
+            found = self._kept.get(name)
+            if found is None:
+                return None
+            self._kept.move_to_end(name)
+            return found[0]
+
+    def put(self, name: bytes, data: memoryview, label: Label) -> None:
+        """Keep something, and give up what was used longest ago for it."""
+        if data.nbytes > self.budget_bytes:
+            return
+        with self._lock:
+            self._remove(name)
+            self._kept[name] = (data, label)
+            self._bytes += data.nbytes
+            while self._bytes > self.budget_bytes:
+                self._remove(next(iter(self._kept)))
+
+    def labels(self) -> list[Label]:
+        """Of all that is kept."""
+        with self._lock:
+            return [label for _, label in self._kept.values()]
+
+    def forget(self, tenant: str, subject: str) -> int:
+        """Give up what is a tenant's, or of one subject of it; empty names mean all.
+
+        Returns:
+            How many parts.
+        """
+        with self._lock:
+            names = [
+                name
+                for name, (_, label) in self._kept.items()
+                if label.belongs(tenant, subject)
+            ]
+            for name in names:
+                self._remove(name)
+            return len(names)
+
+    def _remove(self, name: bytes) -> None:
+        found = self._kept.pop(name, None)
+        if found is not None:
+            self._bytes -= found[0].nbytes
