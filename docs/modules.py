@@ -13,6 +13,7 @@ PAGE = REPOSITORY / "docs" / "architecture.md"
 MARK = "<!-- modules: written by docs/modules.py -->\n"
 ROOTS = {
     "Server": "server/longspan/server",
+    "Blob store": "server/longspan/blobstore",
     "Worker": "workers/longspan/worker",
     "Client": "clients/longspan/client",
 }
