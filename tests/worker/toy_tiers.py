@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from longspan.worker.kv.chain import PageKey
+from longspan.worker.kv.label import Label
 from longspan.worker.tiers.moves import Moved, Ticket
 from longspan.worker.tiers.page_tensors import Lying
-from longspan.worker.kv.label import Label
 from tests.worker.scheduling import ToyModel
 
 Cells = dict[tuple[int, int], int]

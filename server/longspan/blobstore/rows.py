@@ -117,6 +117,12 @@ class Rows:
             (CANCELLED, PENDING, *values),
         )
 
+    def rename(self, tenant: str, old: str, new: str) -> None:
+        """A subject has another name."""
+        self._connection.execute(
+            "UPDATE blobs SET subject = ? WHERE tenant = ? AND subject = ?", (new, tenant, old)
+        )
+
     def some_keys(self, tenant: str | None, subject: str | None, limit: int) -> list[bytes]:
         """A few of the keys, of a tenant or subject, that can be read."""
         condition, values = _whose(tenant, subject)

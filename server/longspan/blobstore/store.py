@@ -148,6 +148,17 @@ class BlobStore:
         """Remove a subject's blobs, those being written too; returns how many could be read."""
         return self._remove(tenant, subject)
 
+    def rename_subject(self, tenant: str, old: str, new: str) -> None:
+        """What belonged to a subject belongs to another from now on.
+
+        The index knows it, the files do not: after a rebuild the old name stands again.
+        """
+        try:
+            with self._index.transaction() as rows:
+                rows.rename(tenant, old, new)
+        except TROUBLE:
+            self._counters.io_error()
+
     def clear(self, tenant: str | None = None) -> int:
         """Remove all blobs, or a tenant's, as ``remove_subject`` does."""
         return self._remove(tenant, None)

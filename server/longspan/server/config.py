@@ -89,7 +89,8 @@ class Config(BaseSettings):
         None, description="memory of each worker's KV pages, as in 8GiB; chosen by the worker"
     )
     kv_ram: ByteSize = Field(
-        ByteSize(0), description="host memory of each worker for KV pages that a GPU has no room for"
+        ByteSize(0),
+        description="host memory of each worker for KV pages that a GPU has no room for",
     )
     kv_disk: ByteSize = Field(
         ByteSize(16 << 30),

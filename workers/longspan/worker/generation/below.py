@@ -59,8 +59,11 @@ class Below:
     def bring(self, sequences: Collection[Sequence]) -> None:
         """Look for what sequences need next; they have borrowed what the pool has."""
         for sequence in sequences:
+            if sequence.resume_pages:  # it was evicted
+                self._restorer.drop(sequence)
+                continue
             self._restorer.settle(sequence)
-            if sequence.pending > 0 and sequence.resume_pages == 0:
+            if sequence.pending > 0:
                 self._restorer.look(sequence)
 
     def completed(self, sequence: Sequence, first: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
 from longspan.worker.generation.memory import Memory
@@ -20,8 +19,8 @@ LEAST_FREE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
-    """A page that is held for a sequence."""
+class _Brought:
+    """A page for a sequence: held while it is on its way, a cached one like any other then."""
 
     page: PageId
     groups: tuple[int, ...]
@@ -43,14 +42,14 @@ class Restoring:
         come: what is there.
     """
 
-    waits: dict[Ticket, _Held] = field(default_factory=dict)
-    come: list[_Held] = field(default_factory=list)
+    waits: dict[Ticket, _Brought] = field(default_factory=dict)
+    come: list[_Brought] = field(default_factory=list)
 
     @property
     def first(self) -> int | None:
         """The first page that the sequence need not compute."""
-        held = (*self.waits.values(), *self.come)
-        return min((one.index for one in held), default=None)
+        pages = (*self.waits.values(), *self.come)
+        return min((page.index for page in pages), default=None)
 
 
 class Restorer:
@@ -97,41 +96,40 @@ class Restorer:
             sequence.barrier = 0  # all of it must be there before anything goes on
 
     def settle(self, sequence: Sequence) -> None:
-        """The sequence has borrowed what it could: what stands behind it is let go."""
+        """The sequence has borrowed what it could: what is behind it, or evicted, is no help."""
         restoring = self._sequences.get(sequence.serial)
         if restoring is None:
             return
-        passed = [held for held in restoring.come if held.index <= sequence.page]
-        restoring.come = [held for held in restoring.come if held.index > sequence.page]
-        self._release(passed)
+        restoring.come = [
+            page
+            for page in restoring.come
+            if page.index > sequence.page and self._table.knows(page.key, page.groups)
+        ]
         if not restoring.waits and not restoring.come:
             self.drop(sequence)
 
     def drop(self, sequence: Sequence) -> None:
-        """Nothing more is brought for a sequence; what has come stays cached."""
+        """Nothing more is brought for a sequence."""
         sequence.barrier = None
         restoring = self._sequences.pop(sequence.serial, None)
         if restoring is None:
             return
-        self._release(restoring.come)
-        restoring.come = []
         for ticket in list(restoring.waits):
             self._cancel(restoring, ticket)
 
     def moved(self, ticket: Ticket, *, whole: bool) -> None:
         """A load has ended."""
         restoring = self._owners.pop(ticket)
-        held = restoring.waits.pop(ticket)
-        named = whole and self._table.register(held.page, held.key, held.label)
-        if named and restoring in self._sequences.values():
-            restoring.come.append(held)
-        else:
-            self._release([held])
+        brought = restoring.waits.pop(ticket)
+        if whole:
+            self._table.register(brought.page, brought.key, brought.label)
+            restoring.come.append(brought)
+        self._table.release([brought.page], brought.groups)
 
     def holds(self) -> list[tuple[PageId, tuple[int, ...]]]:
         """Pages that are held, and which groups of each."""
-        owners = {*self._owners.values(), *self._sequences.values()}
-        return [(h.page, h.groups) for r in owners for h in (*r.waits.values(), *r.come)]
+        pages = (owner.waits[ticket] for ticket, owner in self._owners.items())
+        return [(page.page, page.groups) for page in pages]
 
     def _begin(self, sequence: Sequence) -> Restoring | None:
         seen = (sequence.page, len(sequence.tokens) // sequence.page_tokens)
@@ -144,8 +142,12 @@ class Restorer:
         if not any(not self._table.knows(sequence.key(i), groups) for i, groups in chosen):
             return None
         restoring = self._sequences[sequence.serial] = Restoring()
-        for index, groups in reversed(chosen):
+        # Those that are there are held meanwhile, or they would make room for the others.
+        absent = [part for part in chosen if not self._hold(sequence, restoring, *part)]
+        for index, groups in reversed(absent):
             self._fetch(sequence, restoring, index, groups)
+        for page in restoring.come:
+            self._table.release([page.page], page.groups)
         return restoring
 
     def _chosen(
@@ -167,25 +169,30 @@ class Restorer:
         """False where it has computed pages of its own and some layer would have to jump."""
         return not sequence.drops or sequence.page * sequence.page_tokens == sequence.borrowed
 
+    def _hold(
+        self, sequence: Sequence, restoring: Restoring, index: int, groups: tuple[int, ...]
+    ) -> bool:
+        key = sequence.key(index)
+        page = self._table.hold(key, groups)
+        if page is not None:
+            restoring.come.append(_Brought(page, groups, key, sequence.label(index)))
+        return page is not None
+
     def _fetch(
         self, sequence: Sequence, restoring: Restoring, index: int, groups: tuple[int, ...]
     ) -> None:
         key = sequence.key(index)
-        found = self._table.hold(key, groups)
-        if found is not None:
-            restoring.come.append(_Held(found, groups, key, sequence.label(index)))
-            return
         (page,) = self._table.allocate(1)
         self._table.release([page], [g for g in self._table.groups if g not in groups])
         lying = Lying(page, self._table.frames[page].copy())
         ticket = self._tiers.load(key, groups, lying)
-        restoring.waits[ticket] = _Held(page, groups, key, sequence.label(index))
+        restoring.waits[ticket] = _Brought(page, groups, key, sequence.label(index))
         self._owners[ticket] = restoring
 
     def _take_back(self, sequence: Sequence, restoring: Restoring) -> None:
         """It stands before pages that have not come: compute some of them after all?"""
         line = sorted(restoring.waits.items(), key=lambda item: item[1].index)
-        costs = [self._page_s(sequence, held.index) for _, held in line]
+        costs = [self._page_s(sequence, page.index) for _, page in line]
         for ticket, _ in line[: pages_to_compute(costs, self._tiers.load_s)]:
             if not self._cancel(restoring, ticket):
                 break
@@ -194,12 +201,9 @@ class Restorer:
         if not self._tiers.cancel(ticket):
             return False
         del self._owners[ticket]
-        self._release([restoring.waits.pop(ticket)])
+        page = restoring.waits.pop(ticket)
+        self._table.release([page.page], page.groups)
         return True
-
-    def _release(self, held: Items[_Held]) -> None:
-        for one in held:
-            self._table.release([one.page], one.groups)
 
     def _is_somewhere(self, key: PageKey, group: int) -> bool:
         return self._table.knows(key, (group,)) or self._tiers.knows(key, group)

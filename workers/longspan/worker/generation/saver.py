@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from longspan.worker.attention.retention import Retention
 from longspan.worker.generation.sequence import Sequence
 from longspan.worker.kv.chain import PageKey
+from longspan.worker.kv.label import Label
 from longspan.worker.kv.pages import PageId, PageTable
 from longspan.worker.tiers.moves import Ticket, Tiers
 from longspan.worker.tiers.page_tensors import Lying
-from longspan.worker.kv.label import Label
 
 CHECKPOINT_PAGES = 32
 """Where layers forget pages, what is seen at every so many pages is stored: a sequence that lost

@@ -144,7 +144,11 @@ class Sequence:
 
     def can_go_on(self, free_pages: int) -> bool:
         """True where it may be computed, if others let it; one that is parked asks nobody."""
-        return self.pending > 0 and not self.is_blocked and not (self.parked and self.resume_pages > free_pages)
+        return (
+            self.pending > 0
+            and not self.is_blocked
+            and not (self.parked and self.resume_pages > free_pages)
+        )
 
     @property
     def is_waiting(self) -> bool:

@@ -85,9 +85,7 @@ class Holdings:
 
         self._thread.submit(run)
 
-    def _holdings(
-        self, request: pb.Inventory, found: dict[tuple[str, str], _Holding]
-    ) -> pb.Event:
+    def _holdings(self, request: pb.Inventory, found: dict[tuple[str, str], _Holding]) -> pb.Event:
         stats = pb.TierStats(breaker="closed")
         if self._mover is not None:
             self._look_below(self._mover, request.tenant, found)
@@ -107,9 +105,7 @@ class Holdings:
             for (tenant, subject), holding in found.items()
         ]
         return pb.Event(
-            holdings=pb.Holdings(
-                request_id=request.request_id, holdings=holdings, stats=stats
-            )
+            holdings=pb.Holdings(request_id=request.request_id, holdings=holdings, stats=stats)
         )
 
     def _look_below(

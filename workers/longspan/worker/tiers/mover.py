@@ -9,11 +9,11 @@ from itertools import count
 from queue import Empty, SimpleQueue
 
 from longspan.worker.kv.chain import PageKey
+from longspan.worker.kv.label import Label
 from longspan.worker.tiers.costs import Rate
 from longspan.worker.tiers.lower import LowerTiers
 from longspan.worker.tiers.moves import Moved, Ticket
 from longspan.worker.tiers.page_tensors import Lying, PageTensors
-from longspan.worker.kv.label import Label
 from longspan.worker.tiers.part import Part
 
 PRIOR_BYTES_PER_S = 500e6

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import NewType, Protocol
 
 from longspan.worker.kv.chain import PageKey
-from longspan.worker.tiers.page_tensors import Lying
 from longspan.worker.kv.label import Label
+from longspan.worker.tiers.page_tensors import Lying
 
 Ticket = NewType("Ticket", int)
 

@@ -37,9 +37,7 @@ def open_tiers(
     ram = RamTier(options.kv_ram_bytes)
     disk = None
     if options.kv_disk is not None:
-        limits = StoreLimits(
-            options.kv_disk_bytes, options.kv_disk_floor, options.kv_disk_share
-        )
+        limits = StoreLimits(options.kv_disk_bytes, options.kv_disk_floor, options.kv_disk_share)
         disk = BlobStore(options.kv_disk, limits, magic=MAGIC)
     breaker = Breaker(BreakerLimits(slow_s=SLOW_S))
     return Mover(tensors, LowerTiers(ram, disk, breaker, tensors.identity))

@@ -138,7 +138,7 @@ class _SideStream:
         return self._stream
 
     def __exit__(self, *exc: object) -> None:
-        self._context.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        self._context.__exit__(None, None, None)
 
 
 _ANY = Lying(0, np.zeros(1 << 10, np.int32))

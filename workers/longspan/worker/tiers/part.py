@@ -27,4 +27,3 @@ class Part:
             layout: what tells the way that a worker lays out pages from other ways.
         """
         return sha256(b"longspan page part" + layout + self.key + bytes((self.group,))).digest()
-

@@ -62,9 +62,7 @@ class RamTier:
         """
         with self._lock:
             names = [
-                name
-                for name, (_, label) in self._kept.items()
-                if label.belongs(tenant, subject)
+                name for name, (_, label) in self._kept.items() if label.belongs(tenant, subject)
             ]
             for name in names:
                 self._remove(name)
