@@ -16,6 +16,7 @@ from tests.support.data import shared_data
 from tests.worker.harness import Stream, Worker, opened, started
 
 ENDS = ("finished", "cancelled", "failed")
+TOLD = ("holdings", "forgotten", "verified")
 KV_BYTES = 64 << 20
 
 
@@ -133,12 +134,22 @@ class Decoding:
     Attributes:
         stream: for what a well-behaved client does not send.
         ready: of the worker.
+        stores: it has tiers below its pool; pages are held while they are copied.
     """
 
     def __init__(self, stream: Stream, ready: pb.Ready) -> None:
         self.stream = stream
         self.ready = ready
         self.answers: dict[int, Answer] = {}
+        self.told: list[pb.Event] = []
+        self.stores = False
+
+    async def ask(self, **command: Any) -> pb.Event:
+        """Ask what the worker keeps, or tell it what to do with it; its answer."""
+        await self.stream.call.write(pb.ExecuteRequest(**command))
+        while not self.told:
+            await self.read()
+        return self.told.pop()
 
     async def open(
         self,
@@ -151,6 +162,7 @@ class Decoding:
         deadline_ms: int = 0,
         attention: str = "",
         task_start: int = 0,
+        subject: str = "",
         **sampling: Any,
     ) -> Answer:
         """Open a sequence under the next id; greedy, 32 tokens, unless ``sampling`` says else."""
@@ -167,6 +179,7 @@ class Decoding:
             deadline_ms=deadline_ms,
             attention=attention,
             task_start=task_start,
+            subject=subject,
         )
         await self.stream.call.write(pb.ExecuteRequest(open=message))
         return answer
@@ -188,7 +201,9 @@ class Decoding:
         """Read one event, and give it to the sequence that it is about."""
         event = await self.stream.next_event()
         kind = event.WhichOneof("kind")
-        if kind != "heartbeat":
+        if kind in TOLD:
+            self.told.append(event)
+        elif kind != "heartbeat":
             assert kind is not None
             self.answers[getattr(event, kind).job_id].take(event)
         return event
@@ -223,16 +238,19 @@ class Decoding:
         return event.heartbeat
 
     async def settled(self) -> None:
-        """The next heartbeat says that nothing runs or waits, and that no page is held."""
+        """Nothing runs or waits, and no page is held but those that are being stored."""
         beat = await self.heartbeat()
+        while beat.used_pages and not beat.busy and self.stores:
+            beat = await self.heartbeat()
         assert (beat.busy, beat.jobs, list(beat.running), beat.used_pages) == (False, 0, [], 0)
 
 
 @asynccontextmanager
-async def decoding(worker: Worker) -> AsyncIterator[Decoding]:
+async def decoding(worker: Worker, *, stores: bool = False) -> AsyncIterator[Decoding]:
     """A stream to a decoder; at its end every sequence must have ended, and every page be free."""
     async with opened(worker) as (stream, ready):
         sequences = Decoding(stream, ready)
+        sequences.stores = stores
         yield sequences
         await sequences.ended(*sequences.answers.values())
         await sequences.settled()

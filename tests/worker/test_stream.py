@@ -21,7 +21,8 @@ from tests.worker.models import skip_without_embedded
 def worker() -> Iterator[Worker]:
     """One worker for all tests of this module."""
     skip_without_embedded()
-    with started("embedded") as worker:
+    # In bfloat16 a row depends on its place in the batch.
+    with started("embedded", "--dtype", "float32") as worker:
         worker.wait_ready()
         yield worker
 
@@ -38,7 +39,7 @@ async def test_ready_describes_the_model(worker: Worker) -> None:
         assert ready.fingerprint == EMBEDDED_SHA256
         assert (ready.dimension, ready.max_tokens) == (384, 256)
         assert ready.device == "cpu"
-        assert ready.dtype in ("float32", "bfloat16")
+        assert ready.dtype == "float32"
 
 
 async def test_a_job_comes_back_whole_and_in_order(worker: Worker) -> None:

@@ -12,6 +12,7 @@ from longspan.worker.generation.restorer import Restorer
 from longspan.worker.generation.saver import Saver
 from longspan.worker.generation.sequence import Sequence
 from longspan.worker.generation.work import Work
+from longspan.worker.kv.label import Label
 from longspan.worker.kv.pages import PageId, PageTable
 from longspan.worker.tiers.costs import Rate
 from longspan.worker.tiers.moves import Tiers
@@ -65,6 +66,10 @@ class Below:
             self._restorer.settle(sequence)
             if sequence.pending > 0:
                 self._restorer.look(sequence)
+
+    def rename(self, old: Label, subject: str) -> None:
+        """What belongs where ``old`` does has another subject from now on."""
+        self._saver.rename(old, subject)
 
     def completed(self, sequence: Sequence, first: int) -> None:
         """The pages from ``first`` to where the sequence stands have become full."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from longspan.worker.generation.memory import Memory
 from longspan.worker.generation.sequence import Sequence
 from longspan.worker.kv.chain import PageKey
-from longspan.worker.kv.label import Label
 from longspan.worker.kv.pages import PageId, PageTable
 from longspan.worker.tiers.costs import pages_to_compute
 from longspan.worker.tiers.moves import Ticket, Tiers
@@ -25,12 +24,7 @@ class _Brought:
     page: PageId
     groups: tuple[int, ...]
     key: PageKey
-    label: Label
-
-    @property
-    def index(self) -> int:
-        """Of the page in the sequence."""
-        return self.label.depth
+    index: int
 
 
 @dataclass(slots=True, eq=False)
@@ -38,10 +32,12 @@ class Restoring:
     """Pages of a sequence that are on their way, or have come and wait for it.
 
     Attributes:
+        sequence: theirs.
         waits: what is still being loaded.
         come: what is there.
     """
 
+    sequence: Sequence
     waits: dict[Ticket, _Brought] = field(default_factory=dict)
     come: list[_Brought] = field(default_factory=list)
 
@@ -122,7 +118,8 @@ class Restorer:
         restoring = self._owners.pop(ticket)
         brought = restoring.waits.pop(ticket)
         if whole:
-            self._table.register(brought.page, brought.key, brought.label)
+            label = restoring.sequence.label(brought.index)
+            self._table.register(brought.page, brought.key, label)
             restoring.come.append(brought)
         self._table.release([brought.page], brought.groups)
 
@@ -141,7 +138,7 @@ class Restorer:
         chosen = self._chosen(sequence, stop, needed)
         if not any(not self._table.knows(sequence.key(i), groups) for i, groups in chosen):
             return None
-        restoring = self._sequences[sequence.serial] = Restoring()
+        restoring = self._sequences[sequence.serial] = Restoring(sequence)
         # Those that are there are held meanwhile, or they would make room for the others.
         absent = [part for part in chosen if not self._hold(sequence, restoring, *part)]
         for index, groups in reversed(absent):
@@ -175,7 +172,7 @@ class Restorer:
         key = sequence.key(index)
         page = self._table.hold(key, groups)
         if page is not None:
-            restoring.come.append(_Brought(page, groups, key, sequence.label(index)))
+            restoring.come.append(_Brought(page, groups, key, index))
         return page is not None
 
     def _fetch(
@@ -186,7 +183,7 @@ class Restorer:
         self._table.release([page], [g for g in self._table.groups if g not in groups])
         lying = Lying(page, self._table.frames[page].copy())
         ticket = self._tiers.load(key, groups, lying)
-        restoring.waits[ticket] = _Brought(page, groups, key, sequence.label(index))
+        restoring.waits[ticket] = _Brought(page, groups, key, index)
         self._owners[ticket] = restoring
 
     def _take_back(self, sequence: Sequence, restoring: Restoring) -> None:

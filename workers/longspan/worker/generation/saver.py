@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from longspan.worker.attention.retention import Retention
 from longspan.worker.generation.sequence import Sequence
@@ -64,6 +64,13 @@ class Saver:
             first = retention.droppable(sequence.page).stop
             for page in range(first, sequence.page):
                 self._add(sequence, page, [group], page_s)
+
+    def rename(self, old: Label, subject: str) -> None:
+        """What belongs where ``old`` does has another subject from now on."""
+        for key, waiting in self._line.items():
+            if waiting.label.belongs(old.tenant, old.subject):
+                label = replace(waiting.label, subject=subject)
+                self._line[key] = replace(waiting, label=label)
 
     def pump(self) -> None:
         """Start as many copies as may run at once."""

@@ -197,7 +197,11 @@ class Scheduler:
             return None
         old = sequence.label(0)
         sequence.subject = subject
-        return old if old.subject else None
+        if not old.subject:
+            return None
+        if self._below is not None:
+            self._below.rename(old, subject)
+        return old
 
     def outcomes(self) -> list[Outcome]:
         """Hand over what happened beside the steps since the last call."""

@@ -59,7 +59,9 @@ class Holdings:
     def rename(self, tenant: str, old: str, new: str) -> None:
         """A subject has another name from now on."""
         self._table.rename(tenant, old, new)
-        self._thread.submit(self._renamed, tenant, old, new)
+        if self._mover is not None:
+            lower = self._mover.lower
+            self._mover.later(lambda: lower.rename(tenant, old, new))
 
     def verify(self, request: pb.Verify) -> None:
         """Read all files; ``answers`` will have Verified."""
@@ -158,10 +160,6 @@ class Holdings:
                 request_id=request.request_id, pages=max(pages, removed), bytes=freed
             )
         )
-
-    def _renamed(self, tenant: str, old: str, new: str) -> None:
-        if self._mover is not None and self._mover.lower.disk is not None:
-            self._mover.lower.disk.rename_subject(tenant, old, new)
 
     def _verified(self, request: pb.Verify) -> pb.Event:
         verified = pb.Verified(request_id=request.request_id)

@@ -79,6 +79,12 @@ class LowerTiers:
         self._report(permit, failed=outcome is Put.FAILED)
         return outcome in (Put.STORED, Put.ALREADY)
 
+    def rename(self, tenant: str, old: str, new: str) -> None:
+        """A subject has another name from now on."""
+        self.ram.rename(tenant, old, new)
+        if self.disk is not None:
+            self.disk.rename_subject(tenant, old, new)
+
     def close(self) -> None:
         """Let go of the disk."""
         if self.disk is not None:

@@ -56,7 +56,11 @@ class PageTensors:
             [(str(piece.dtype), tuple(piece.shape)) for piece in self._pieces(group, _ANY)]
             for group in range(len(self._sizes))
         ]
-        return sha256(repr((self._sizes, shapes)).encode()).digest()
+        members = [
+            [number for number, layer in enumerate(self._layers) if layer in group]
+            for group in self._groups
+        ]
+        return sha256(repr((self._sizes, members, shapes)).encode()).digest()
 
     def read(self, group: int, lying: Lying) -> memoryview:
         """A copy of a page's part: ``sizes[group]`` bytes."""

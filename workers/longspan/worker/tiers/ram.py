@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 from threading import Lock
 
 from longspan.worker.kv.label import Label
@@ -53,6 +54,13 @@ class RamTier:
         """Of all that is kept."""
         with self._lock:
             return [label for _, label in self._kept.values()]
+
+    def rename(self, tenant: str, old: str, new: str) -> None:
+        """A subject has another name from now on."""
+        with self._lock:
+            for name, (data, label) in self._kept.items():
+                if label.belongs(tenant, old):
+                    self._kept[name] = (data, replace(label, subject=new))
 
     def forget(self, tenant: str, subject: str) -> int:
         """Give up what is a tenant's, or of one subject of it; empty names mean all.

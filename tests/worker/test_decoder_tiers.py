@@ -1,0 +1,190 @@
+"""Decoder processes whose KV pages outlive them: on disk, under every policy."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from longspan.internal.v1 import worker_service_pb2 as pb
+from tests.worker.decoding import (
+    Answer,
+    Decoding,
+    decoding,
+    starting,
+    story_tokens,
+    stretched_stories,
+)
+from tests.worker.harness import Worker, opened
+
+PAGE = 256
+LONG = 6000
+STOP_S = 20
+DISK = 256 << 20
+TEXT = "".join(f" Tom saw {n} birds and {n * 3 % 41} fish at the lake." for n in range(800))
+QUESTION = story_tokens(" What did Tom see?")[1:]
+POLICIES = ["full", "hybrid", "summary", "lean"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model that writes stories, for long texts."""
+    folder = Path(tmp_path_factory.mktemp("stories"))
+    return stretched_stories(folder, context_tokens=LONG + 1000)
+
+
+@pytest.fixture(scope="module")
+def document() -> list[int]:
+    """More than a window of tokens."""
+    tokens = story_tokens(TEXT)[:LONG]
+    assert len(tokens) == LONG
+    return tokens
+
+
+@contextmanager
+def worker_on(disk: Path, model: Path, *flags: str) -> Iterator[Worker]:
+    """A decoder whose pages lie in that folder too."""
+    tiers = ("--kv-disk", str(disk), "--kv-disk-bytes", str(DISK), "--kv-disk-floor", "0")
+    with starting(model, *tiers, *flags, kv_bytes=24 << 20) as worker:
+        worker.wait_ready()
+        yield worker
+
+
+def stop(worker: Worker) -> None:
+    """As a server stops it: what waits to be stored is stored."""
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.process.wait(STOP_S) == 0, worker.errors()
+
+
+async def ask(sequences: Decoding, document: list[int], **options: Any) -> Answer:
+    """A question behind a document, answered in 16 tokens."""
+    options = {"subject": "doc_1"} | options
+    return await sequences.answer(
+        [*document, *QUESTION], task_start=len(document), max_tokens=16, **options
+    )
+
+
+async def answered(worker: Worker, document: list[int], **options: Any) -> Answer:
+    """The same, on a stream of its own."""
+    async with decoding(worker, stores=True) as sequences:
+        return await ask(sequences, document, **options)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_a_document_outlives_its_worker(
+    policy: str, model: Path, document: list[int], tmp_path: Path
+) -> None:
+    flags = ("--attention", policy)
+    with worker_on(tmp_path, model, *flags) as worker:
+        first = await answered(worker, document)
+        stop(worker)
+    with worker_on(tmp_path, model, *flags) as worker:
+        second = await answered(worker, document)
+    assert first.finished.cached_tokens == 0
+    assert second.finished.cached_tokens >= 0.95 * (LONG // PAGE) * PAGE
+    assert second.tokens == first.tokens
+
+
+async def test_damaged_files_are_computed_again(
+    model: Path, document: list[int], tmp_path: Path
+) -> None:
+    with worker_on(tmp_path, model) as worker:
+        first = await answered(worker, document)
+        stop(worker)
+    rng = random.Random(1)
+    files = sorted(tmp_path.rglob("*.blob"))  # noqa: ASYNC240
+    assert len(files) >= LONG // PAGE
+    for path in files:
+        data = bytearray(path.read_bytes())
+        bit = rng.randrange(8 * len(data))
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+    with worker_on(tmp_path, model) as worker:
+        async with decoding(worker, stores=True) as sequences:
+            second = await ask(sequences, document)
+            stats = (await sequences.ask(inventory=pb.Inventory(request_id=1))).holdings.stats
+    assert second.tokens == first.tokens
+    assert second.finished.cached_tokens == 0
+    assert sum(stats.misses.values()) > 0
+
+
+async def test_pages_of_another_type_or_policy_are_not_taken(
+    model: Path, document: list[int], tmp_path: Path
+) -> None:
+    with worker_on(tmp_path, model) as worker:
+        await answered(worker, document)
+        windowed = await answered(worker, document, attention="window")
+        stranger = await answered(worker, document, tenant="other")
+        stop(worker)
+    with worker_on(tmp_path, model, "--dtype", "bfloat16") as worker:
+        lower = await answered(worker, document)
+    assert windowed.finished.cached_tokens == 0
+    assert stranger.finished.cached_tokens == 0
+    assert lower.finished.cached_tokens == 0
+
+
+async def test_a_killed_worker_leaves_what_it_had_computed(
+    model: Path, document: list[int], tmp_path: Path
+) -> None:
+    pages = 16
+    with worker_on(tmp_path, model) as worker:
+        async with opened(worker) as (stream, ready):
+            sequences = Decoding(stream, ready)
+            await sequences.answer(document[: pages * PAGE], max_tokens=0, subject="upl_1")
+            stored = 0
+            while stored < pages:
+                request = pb.Inventory(request_id=7)
+                (holding,) = (await sequences.ask(inventory=request)).holdings.holdings
+                stored = holding.disk_pages
+            worker.process.kill()
+            worker.process.wait()
+    with worker_on(tmp_path, model) as worker:
+        answer = await answered(worker, document)
+    assert answer.finished.cached_tokens >= 15 * PAGE
+
+
+async def test_who_asks_is_told_what_lies_where(
+    model: Path, document: list[int], tmp_path: Path
+) -> None:
+    with worker_on(tmp_path, model, "--kv-ram-bytes", str(64 << 20)) as worker:
+        async with decoding(worker, stores=True) as sequences:
+            answer = await sequences.open(
+                document[: 10 * PAGE], sealed=False, subject="upl_1", max_tokens=4
+            )
+            await sequences.read_to(answer, 9 * PAGE)
+            rename = pb.Rename(job_id=answer.job_id, subject="doc_1")
+            await sequences.stream.call.write(pb.ExecuteRequest(rename=rename))
+            await sequences.append(answer, document[10 * PAGE : 12 * PAGE], seal=True)
+            await sequences.ended(answer)
+            await ask(sequences, document[: 12 * PAGE])
+            await ask(sequences, document[: 6 * PAGE], tenant="other", subject="doc_2")
+            holdings = pb.Holdings()
+            while sum(one.disk_pages for one in holdings.holdings) < 18:
+                request = pb.Inventory(request_id=3, tenant="")
+                holdings = (await sequences.ask(inventory=request)).holdings
+            assert holdings.request_id == 3
+            found = {(one.tenant, one.subject): one for one in holdings.holdings}
+            assert set(found) == {("tenant", "doc_1"), ("other", "doc_2")}
+            mine = found["tenant", "doc_1"]
+            assert mine.pool_pages >= 12
+            assert mine.ram_pages >= 12
+            assert mine.disk_pages >= 12
+            assert mine.hits >= 11
+            one = (
+                await sequences.ask(inventory=pb.Inventory(request_id=4, tenant="other"))
+            ).holdings
+            assert {h.subject for h in one.holdings} == {"doc_2"}
+            verified = (await sequences.ask(verify=pb.Verify(request_id=5))).verified
+            assert (verified.checked, verified.damaged) == (holdings.stats.disk_pages, 0)
+            forget = pb.Forget(request_id=6, tenant="tenant", subject="doc_1")
+            gone = (await sequences.ask(forget=forget)).forgotten
+            assert gone.pages >= 12
+            left = (await sequences.ask(inventory=pb.Inventory(request_id=8))).holdings
+            assert {h.subject for h in left.holdings} == {"doc_2"}
+            again = await ask(sequences, document[: 12 * PAGE])
+            assert again.finished.cached_tokens == 0

@@ -1,0 +1,128 @@
+"""The tiers themselves: RAM against a dictionary, parts of pages against their tensors."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from longspan.worker.attention.layout import layout
+from longspan.worker.generation.kv_pool import make_pool
+from longspan.worker.kv.chain import PageKey
+from longspan.worker.kv.label import Label
+from longspan.worker.models.probe import LayerShape
+from longspan.worker.tiers.page_tensors import Lying, PageTensors
+from longspan.worker.tiers.part import Part
+from longspan.worker.tiers.ram import RamTier
+
+NAMES = [bytes((n,)) * 32 for n in range(6)]
+
+
+@given(
+    st.integers(0, 40),
+    st.lists(
+        st.tuples(st.sampled_from(["put", "get", "forget"]), st.integers(0, 5), st.integers(0, 20))
+    ),
+)
+def test_ram_keeps_what_was_used_last_within_its_budget(
+    budget: int, moves: list[tuple[str, int, int]]
+) -> None:
+    ram = RamTier(budget)
+    model: OrderedDict[bytes, bytes] = OrderedDict()
+    for kind, number, size in moves:
+        name, data = NAMES[number], bytes((number,)) * size
+        match kind:
+            case "put":
+                ram.put(name, memoryview(data), Label("t", f"doc_{number}"))
+                if size <= budget:
+                    model.pop(name, None)
+                    model[name] = data
+                    while sum(map(len, model.values())) > budget:
+                        model.popitem(last=False)
+            case "get":
+                found = ram.get(name)
+                assert (None if found is None else bytes(found)) == model.get(name)
+                if name in model:
+                    model.move_to_end(name)
+            case _:
+                assert ram.forget("t", f"doc_{number}") == (model.pop(name, None) is not None)
+        assert ram.used_bytes == sum(map(len, model.values())) <= budget
+        assert [name in ram for name in NAMES] == [name in model for name in NAMES]
+
+
+def test_names_of_parts_differ_by_page_group_and_layout() -> None:
+    keys = [PageKey(bytes((n,)) * 32) for n in range(3)]
+    names = {Part(key, group).name(way) for key in keys for group in (0, 1) for way in (b"a", b"b")}
+    assert len(names) == 12
+
+
+@pytest.mark.parametrize("eight_bit", [(), (0, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bounds", [False, True])
+def test_a_part_comes_back_bit_by_bit_where_the_page_lies_then(
+    eight_bit: tuple[int, ...], dtype: torch.dtype, bounds: bool
+) -> None:
+    if bounds and eight_bit:
+        pytest.skip("no bounds are kept beside pages in 8 bits")
+    shapes = [LayerShape(4, 2, 16, 16, latent=False)] * 4
+    groups = [[0, 2], [1, 3]]
+    way = layout(groups, eight_bit, itemsize=dtype.itemsize)
+    layers = make_pool(
+        shapes,
+        way,
+        6 * sum(way.sizes),
+        dtype,
+        torch.device("cpu"),
+        bounds=bounds,
+        summaries={} if eight_bit else {1: 6, 3: 6},
+    )
+    sizes = way.sizes if eight_bit else (*way.sizes, 0)
+    for layer in layers:
+        summaries = layer.centroids
+        for tensor in (layer.keys, layer.values, layer.bounds, summaries and summaries.keys):
+            if tensor is not None:
+                flat = tensor.view(-1).view(torch.uint8) if tensor.is_contiguous() else tensor
+                flat.copy_(torch.randint(0, 120, flat.shape))
+    tensors = PageTensors(layers, sizes)
+    width = sum(sizes)
+    here = Lying(1, np.arange(width, 2 * width, dtype=np.int32))
+    there = Lying(4, np.arange(4 * width, 5 * width, dtype=np.int32)[::-1].copy())
+    for group in range(len(sizes)):
+        taken = tensors.read(group, here)
+        assert taken.nbytes == tensors.sizes[group] > 0
+        before = [tensors.read(other, there).tobytes() for other in range(len(sizes))]
+        tensors.write(group, there, taken)
+        after = [tensors.read(other, there).tobytes() for other in range(len(sizes))]
+        assert after[group] == taken.tobytes() != before[group]
+        assert [a == b for a, b in zip(after, before, strict=True)].count(False) == 1
+
+
+def test_whatever_lies_otherwise_has_another_identity() -> None:
+    def identity(shape: LayerShape, dtype: torch.dtype, groups: list[list[int]]) -> bytes:
+        way = layout(groups)
+        shapes = [shape] * sum(map(len, groups))
+        frames = 2 * sum(way.sizes)
+        pool = make_pool(shapes, way, frames, dtype, torch.device("cpu"), bounds=False)
+        return PageTensors(pool, way.sizes).identity
+
+    shape = LayerShape(4, 2, 16, 16, latent=False)
+    # As many bytes each, which mean something else.
+    turned = LayerShape(4, 1, 32, 32, latent=False)
+    latent = LayerShape(4, 2, 32, 16, latent=True)
+    alike = [[0, 1, 2, 3]]
+    kinds = [
+        (shape, torch.float32, alike),
+        (turned, torch.float32, alike),
+        (latent, torch.float32, alike),
+        (shape, torch.bfloat16, alike),
+        (shape, torch.float16, alike),
+        (shape, torch.float32, [[0, 1], [2, 3]]),
+        (shape, torch.float32, [[0, 2], [1, 3]]),
+        (shape, torch.float32, [[0], [1]]),
+    ]
+    assert len({identity(*kind) for kind in kinds}) == len(kinds)
+    assert identity(*kinds[0]) == identity(*kinds[0])
