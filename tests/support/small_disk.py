@@ -26,6 +26,26 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def remount(folder: Path, mode: str) -> None:
-    """Make it ``ro`` or ``rw``, as a kernel does that has met a bad disk."""
-    subprocess.run(["mount", "-o", f"remount,{mode}", str(folder)], check=True)
+@contextmanager
+def failing_disk(image: Path, folder: Path) -> Iterator[Path]:
+    """An ext4 file system that ``fail`` turns read-only; skips where mounting is not permitted."""
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    try:
+        subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
+    except FileNotFoundError:
+        pytest.skip("no mkfs.ext4 here")
+    mounted = subprocess.run(["mount", "-o", "loop", str(image), str(folder)], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a file is not permitted")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def fail(folder: Path) -> None:
+    """Make it read-only under open files, as the kernel does after an error of the device."""
+    subprocess.run(["mount", "-o", "remount,abort", str(folder)], check=False)
+    with pytest.raises(OSError, match="Read-only"):
+        (folder / "probe").write_bytes(b"x")
