@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import resource
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +34,7 @@ from tests.e2e.raw_calls import (
     whole,
 )
 from tests.support.serving import serving
+from tests.support.small_disk import small_disk
 from tests.worker.models import skip_without_embedded
 
 Code = grpc.StatusCode
@@ -136,22 +135,6 @@ async def test_a_floor_of_free_space_refuses_new_bytes(tmp_path: Path) -> None:
         refusal = await refused(running, whole(TEXT))
         assert (refusal.code, refusal.reason) == (Code.RESOURCE_EXHAUSTED, "DISK_FULL")
         assert refusal.retry_after_s == 30.0
-
-
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of its own; skips the test where mounting is not permitted."""
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("no mount command here")
-    if mounted.returncode != 0:
-        pytest.skip(f"mounting is not permitted: {mounted.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 async def check_full_disk(folder: Path, ballast: Path, fill: Any) -> None:

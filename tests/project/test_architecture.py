@@ -61,6 +61,20 @@ def test_the_server_never_loads_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_the_blob_store_is_for_every_part() -> None:
+    """Server and worker import it; it must bring neither along, nor an event loop."""
+    code = (
+        "import sys, pkgutil, importlib, longspan.blobstore as s\n"
+        "for m in pkgutil.walk_packages(s.__path__, 'longspan.blobstore.'):\n"
+        "    importlib.import_module(m.name)\n"
+        "heavy = {'asyncio', 'torch', 'numpy', 'longspan.server', 'longspan.worker'}\n"
+        "assert not heavy & set(sys.modules)\n"
+    )
+    import sys
+
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_every_relative_link_in_the_documents_leads_somewhere() -> None:
     pages = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"]
     pages += sorted((REPOSITORY / "docs").glob("*.md"))

@@ -24,9 +24,10 @@ def find_victims(
     if size_bytes > limits.budget_bytes:
         return Put.REFUSED_SPACE
     chosen: dict[int, Row] = {}
-    excess = rows.tenant_bytes(tenant) + size_bytes - limits.tenant_bytes
-    if not _choose(chosen, rows.by_rank(tenant), excess):
-        return Put.REFUSED_QUOTA
+    if limits.tenant_share < 1:
+        excess = rows.tenant_bytes(tenant) + size_bytes - limits.tenant_bytes
+        if not _choose(chosen, rows.by_rank(tenant), excess):
+            return Put.REFUSED_QUOTA
     if not _choose(chosen, rows.by_rank(), _lacking(rows, limits, size_bytes, free_bytes)):
         return Put.REFUSED_SPACE
     return list(chosen.values())

@@ -15,6 +15,8 @@ from longspan.blobstore.schema import CANCELLED, PENDING, READY
 _CHANGES_KEPT = 16_384
 _TRIM_EVERY = 1024
 _BATCH = 64
+# Not a parameter: a query that names the state can use the indexes of this state alone.
+_READY = f"state = {READY}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +73,16 @@ class Rows:
 
     def keys(self) -> set[bytes]:
         """Keys of all blobs that can be read."""
-        found = self._connection.execute("SELECT key FROM blobs WHERE state = ?", (READY,))
+        found = self._connection.execute(f"SELECT key FROM blobs WHERE {_READY}")
         return {key for (key,) in found}
 
     def by_rank(self, tenant: str | None = None) -> Iterator[Row]:
         """Blobs that can be read, lowest rank first; the index must not change meanwhile."""
-        query = "SELECT id, key, bytes, rank FROM blobs WHERE state = ?"
-        values: list[object] = [READY]
-        if tenant is not None:
-            query, values = f"{query} AND tenant = ?", [READY, tenant]
-        cursor = self._connection.execute(f"{query} ORDER BY rank", values)
+        condition, values = _whose(tenant, None)
+        cursor = self._connection.execute(
+            f"SELECT id, key, bytes, rank FROM blobs WHERE {_READY} AND {condition} ORDER BY rank",
+            values,
+        )
         while batch := cursor.fetchmany(_BATCH):
             yield from (Row(*row) for row in batch)
 
@@ -127,8 +129,7 @@ class Rows:
         """A few of the keys, of a tenant or subject, that can be read."""
         condition, values = _whose(tenant, subject)
         found = self._connection.execute(
-            f"SELECT key FROM blobs WHERE state = ? AND {condition} LIMIT ?",
-            (READY, *values, limit),
+            f"SELECT key FROM blobs WHERE {_READY} AND {condition} LIMIT ?", (*values, limit)
         )
         return [key for (key,) in found]
 
