@@ -31,6 +31,7 @@ from benchmarks import (
     upload,
 )
 from benchmarks.recall import measure as recall
+from benchmarks.trace_replay import measure as traces
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -45,6 +46,7 @@ def measurements(peers: str | None) -> dict[str, Callable[[], Sequence[Any]]]:
         "attention-engine": attention_engine.main,
         "far": far_states.main,
         "recall": recall.main,
+        "traces": traces.main,
         "upload": upload.main,
         "health": health.main,
         "generation": partial(generation.main, peers),
