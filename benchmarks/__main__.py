@@ -32,6 +32,7 @@ from benchmarks import (
     upload,
 )
 from benchmarks.recall import measure as recall
+from benchmarks.trace_replay import measure as traces
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -47,6 +48,7 @@ def measurements(peers: str | None) -> dict[str, Callable[[], Sequence[Any]]]:
         "far": far_states.main,
         "recall": recall.main,
         "blobstore": blobstore.main,
+        "traces": traces.main,
         "upload": upload.main,
         "health": health.main,
         "generation": partial(generation.main, peers),

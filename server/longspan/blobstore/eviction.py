@@ -36,6 +36,10 @@ class EvictionPolicy(Protocol):
         ...
 
 
+# Nothing tried in its place is better on both of two request traces (docs/caching.md). With room
+# for a tenth of the distinct blocks it finds 27.9 % and 26.2 % of those asked for. Policies that
+# count uses too gain at most 1.0 points on the one and lose at least 1.1 on the other, GDSF by
+# the cost of recomputing loses 2.1 and 6.0, S3-FIFO loses 3.5 and gains 0.1.
 class LeastRecentlyUsed:
     """The blob used longest ago goes first; of a chain used at once, its end."""
 

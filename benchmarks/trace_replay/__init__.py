@@ -1,0 +1,1 @@
+"""Request traces of a real service, replayed against the code that caches pages."""
