@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmarks.generation_engine import Driver, decoder
 from benchmarks.generation_models import ModelSize, write_model
+from longspan.worker.served import nobody
 
 MODEL = ModelSize(hidden=128, intermediate=16_384, layers=4, heads=2, kv_heads=1, vocabulary=32_000)
 LENGTHS = (32_768, 130_048)
@@ -58,7 +59,7 @@ def rows() -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = write_model(MODEL, Path(name))
         flags = ("--kv-bytes", str(2 << 30))
-        driver = Driver(decoder(str(folder), "float32", "cpu", *flags).open())
+        driver = Driver(decoder(str(folder), "float32", "cpu", *flags).open(nobody))
         measure(driver, 2048, "full")
         for tokens in LENGTHS:
             full: Row = {}

@@ -25,6 +25,7 @@ from longspan.worker.generation.scheduler import Scheduler
 from longspan.worker.generation.sequence import SequenceSpec
 from longspan.worker.kv.chain import KeySpace
 from longspan.worker.kv.pages import PageTable
+from longspan.worker.served import nobody
 
 SEQUENCES = 32
 STEPS = 512
@@ -103,7 +104,9 @@ def kv_row(folder: Path) -> Row:
     write_model(FAT, folder)
     expected = FAT.kv_floats() * 4
     kv_bytes = expected * FAT_TOKENS * (FAT_SEQUENCES + 4)
-    driver = Driver(decoder(str(folder), "float32", "cpu", "--kv-bytes", str(kv_bytes)).open())
+    driver = Driver(
+        decoder(str(folder), "float32", "cpu", "--kv-bytes", str(kv_bytes)).open(nobody)
+    )
     numbers = random.Random(0)
 
     def read(sequences: int) -> None:
@@ -125,7 +128,7 @@ def kv_row(folder: Path) -> Row:
 def memory_row(folder: Path) -> Row:
     """The process's own memory after 200 requests and after 1,000 of the same kind."""
     write_model(TINY, folder)
-    driver = Driver(decoder(str(folder), "float32", "cpu", "--kv-bytes", str(8 * MIB)).open())
+    driver = Driver(decoder(str(folder), "float32", "cpu", "--kv-bytes", str(8 * MIB)).open(nobody))
     numbers = random.Random(0)
     sizes = []
     for number in range(REQUESTS):

@@ -20,7 +20,7 @@ from longspan.worker.__main__ import parse
 from longspan.worker.allocator import one_arena
 from longspan.worker.generation.serving import serve_decoder
 from longspan.worker.options import WorkerOptions
-from longspan.worker.served import Served
+from longspan.worker.served import Served, nobody
 from longspan.worker.workload import Workload
 
 TENANT = "benchmark"
@@ -94,7 +94,7 @@ def decoder(folder: str, dtype: str, device: str, *flags: str) -> Served:
 def start(arguments: Sequence[str]) -> Engine:
     """Load the decoder."""
     folder, dtype, device, *flags = arguments
-    return Driver(decoder(folder, dtype, device, *flags).open()).answer
+    return Driver(decoder(folder, dtype, device, *flags).open(nobody)).answer
 
 
 if __name__ == "__main__":

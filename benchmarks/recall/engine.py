@@ -30,6 +30,7 @@ from longspan.worker.kv.pages import PageTable
 from longspan.worker.models.decoder_files import find_decoder
 from longspan.worker.models.loading import load_decoder
 from longspan.worker.models.probe import probe
+from longspan.worker.tiers.holdings import Holdings
 
 CPU = torch.device("cpu")
 DTYPE = torch.float32
@@ -82,6 +83,7 @@ class Engine:
                 PageSpace(files.fingerprint, "float32", LAYOUT),
                 served,
                 KvSizes(served.frame_bytes, summaries),
+                Holdings(table, None),
             )
         )
 

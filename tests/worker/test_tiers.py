@@ -82,8 +82,8 @@ def test_a_part_comes_back_bit_by_bit_where_the_page_lies_then(
     )
     sizes = way.sizes if eight_bit else (*way.sizes, 0)
     for layer in layers:
-        summaries = layer.centroids
-        for tensor in (layer.keys, layer.values, layer.bounds, summaries and summaries.keys):
+        means = layer.centroids.keys if layer.centroids is not None else None
+        for tensor in (layer.keys, layer.values, layer.bounds, means):
             if tensor is not None:
                 flat = tensor.view(-1).view(torch.uint8) if tensor.is_contiguous() else tensor
                 flat.copy_(torch.randint(0, 120, flat.shape))

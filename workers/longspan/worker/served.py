@@ -12,6 +12,10 @@ from longspan.worker.workload import Workload
 Wake = Callable[[], None]
 
 
+def nobody() -> None:
+    """A ``Wake`` where nobody waits."""
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """A loaded, warmed up and self-checked model.
