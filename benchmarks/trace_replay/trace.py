@@ -56,12 +56,16 @@ def make_requests(records: Iterable[dict[str, Any]]) -> list[Request]:
     return [_request(record, known) for record in ordered]
 
 
+def path_of(name: str) -> Path:
+    """Where a trace lies, on machines that have it."""
+    return TRACES / f"mooncake_{name}_trace.jsonl.zst"
+
+
 def load(name: str) -> list[Request]:
-    """The requests of ``mooncake_NAME_trace``. Raises OSError."""
+    """The requests of a trace. Raises OSError."""
     import zstandard
 
-    path = TRACES / f"mooncake_{name}_trace.jsonl.zst"
-    with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
+    with path_of(name).open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
         return make_requests(json.loads(line) for line in stream.read().split(b"\n") if line)
 
 

@@ -162,6 +162,33 @@ def test_bytes_count_not_entries(sizes: list[int]) -> None:
         assert index.bytes <= 10
 
 
+def test_s3_fifo_keeps_what_was_used_or_came_back() -> None:
+    fifo = S3Fifo(4)  # a small queue of one
+    names = {name: name.encode() * 32 for name in "abcdefgh"}
+
+    def put(*new: str) -> None:
+        for name in new:
+            fifo.put(names[name], Entry(1), 0.0)
+
+    def held() -> str:
+        return "".join(name for name, key in names.items() if key in fifo)
+
+    put(*"abcd")
+    fifo.use(names["a"], 0.0)
+    put("e")  # a moves on, b becomes a ghost
+    assert held() == "acde"
+    put("b")  # straight to the main queue; c goes instead
+    assert held() == "abde"
+    put(*"fgh")  # d, e and f leave the small queue
+    assert held() == "abgh"
+    fifo.use(names["a"], 0.0)
+    put("d")  # a ghost; g goes instead
+    put("e")  # one more; h goes instead
+    assert held() == "abde"
+    put("c")  # the small queue is empty: a was used, so it stays and b goes
+    assert held() == "acde"
+
+
 @settings(max_examples=50)
 @given(requests=prompts, pool=st.integers(LONGEST, 12))
 def test_the_pool_alone_finds_what_the_least_recently_used_index_finds(
