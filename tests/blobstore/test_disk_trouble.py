@@ -110,7 +110,10 @@ def test_a_folder_that_cannot_be_made_is_an_empty_store(tmp_path: Path) -> None:
         store.refresh()
         assert store.verify().unreadable == 1
         (tmp_path / "file").unlink()
+        assert put(store, 1) is Put.FAILED
+        store.refresh()
         assert put(store, 1) is Put.STORED
+        assert not store.stats.degraded
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ KEY_BYTES = 32
 MAGIC_BYTES = 8
 VERSION = 1
 TEXT_BYTES = 1024  # of each of the three texts
+PAYLOAD_BYTES = 1 << 30  # one system call reads it
 _FIXED = struct.Struct("<8sHHI32sQQd32sIHHH")
 _PREFIX = struct.Struct("<8sHHI")
 _HEADER_SUM_BYTES = 8
@@ -70,6 +71,8 @@ class Header:
             raise ValueError(f"a key has {KEY_BYTES} bytes")
         if not (math.isfinite(self.cost_s) and self.cost_s >= 0):
             raise ValueError(f"{self.cost_s} is not a number of seconds")
+        if self.payload_bytes > PAYLOAD_BYTES:
+            raise ValueError(f"a payload has at most {PAYLOAD_BYTES} bytes")
         if max(len(text) for text in self._texts()) > TEXT_BYTES:
             raise ValueError(f"tenant, subject and label have at most {TEXT_BYTES} bytes each")
 

@@ -32,7 +32,7 @@ class SharedIndex:
     """
 
     def __init__(self, folder: Folder, magic: bytes, policy: EvictionPolicy) -> None:
-        """Opens the index, or builds it again; what fails is tried again with the next use."""
+        """Opens the index, or builds it again; what fails is tried again by ``refresh``."""
         self.known: set[bytes] = set()
         self.entries = self.bytes = 0
         self.degraded = False
@@ -45,6 +45,7 @@ class SharedIndex:
         self._seen = 0
         self._abandoned: dict[str, bytes] = {}
         self._over = False
+        self._failed = False
         with self._lock, suppress(*TROUBLE):
             self._open(take_over=True)
 
@@ -73,9 +74,15 @@ class SharedIndex:
             yield connection
 
     def refresh(self) -> None:
-        """Learn what other processes changed. Raises OSError, sqlite3.Error."""
-        with self._lock, self._noticing(), self._usable().reading() as connection:
-            self._learn(Rows(connection, self._policy))
+        """Learn what other processes changed, and open what could not be opened before.
+
+        Raises:
+            OSError, sqlite3.Error: what was known stays known.
+        """
+        with self._lock, self._noticing():
+            self._failed = False
+            with self._usable().reading() as connection:
+                self._learn(Rows(connection, self._policy))
 
     def ticket(self) -> str:
         """A name for a write; within a transaction. Raises OSError."""
@@ -114,6 +121,9 @@ class SharedIndex:
     def _usable(self) -> Index:
         if self._over:
             raise OSError(errno.ESTALE, "the store is closed, or another kind has its folder")
+        if self._failed:
+            # Opening looks at every file: not with each put on a disk that is full.
+            raise OSError(errno.ESTALE, "the index could not be opened")
         if self._index is None or self._index.gone:
             self._open(take_over=False)
         assert self._index is not None
@@ -139,7 +149,7 @@ class SharedIndex:
             self._over, self.known = True, set()
             raise
         except TROUBLE:
-            self.degraded = True
+            self.degraded = self._failed = True
             raise
         self._index = index
 

@@ -82,10 +82,13 @@ class BlobStore:
         return key in self._index.known
 
     def refresh(self) -> None:
-        """Learn what other processes added and removed, and tell them what was used here."""
+        """Learn what other processes added and removed, and tell them what was used here.
+
+        Also opens again a folder that could not be opened before.
+        """
         try:
-            self._tell_uses()
             self._index.refresh()
+            self._tell_uses()
         except TROUBLE:
             self._counters.io_error()
 
@@ -104,7 +107,7 @@ class BlobStore:
 
         Args:
             key: 32 bytes.
-            parts: the payload in pieces: C-contiguous buffers.
+            parts: the payload in pieces: C-contiguous buffers, together at most 1 GiB.
             tenant: whose quota it counts against.
             subject: what it belongs to; see ``remove_subject``.
             parent: key of the blob before it in its chain.
@@ -112,7 +115,7 @@ class BlobStore:
             label: free text.
 
         Raises:
-            ValueError: a key, text or cost that no file can have.
+            ValueError: a key, payload, text or cost that no file can have.
             TypeError: a part that is not contiguous.
         """
         views = [blob_file.as_bytes(part) for part in parts]
@@ -178,7 +181,8 @@ class BlobStore:
     def subjects(self, tenant: str | None = None) -> list[Subject]:
         """The same, summed up by tenant and subject."""
         try:
-            self._tell_uses()
+            with suppress(*TROUBLE):
+                self._tell_uses()
             with self._index.reading() as connection:
                 return subjects(connection, tenant)
         except TROUBLE:
@@ -232,7 +236,6 @@ class BlobStore:
             return 0
 
     def _tell_uses(self) -> None:
-        if not self._uses:
-            return
-        with self._index.transaction() as rows:
-            self._uses.tell(rows, self._folder)
+        while self._uses:
+            with self._index.transaction() as rows:
+                self._uses.tell(rows, self._folder)

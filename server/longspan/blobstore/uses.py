@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import suppress
+from itertools import islice
 
 from longspan.blobstore.folder import Folder
 from longspan.blobstore.rows import Rows
+
+_AT_ONCE = 1024  # other processes wait meanwhile
 
 
 class Uses:
@@ -24,16 +27,16 @@ class Uses:
             self._notes[key] = (earlier + hits, max(used_ns, now_ns))
 
     def tell(self, rows: Rows, folder: Folder) -> None:
-        """Note in the index what was used, and forget it here; within a transaction.
+        """Note in the index what was used, at most ``_AT_ONCE`` blobs; within a transaction.
 
-        A file's time follows, so that an index built again ranks as this one did. If the
-        transaction fails after all, a few blobs look older than they are.
+        A file's time follows, so that an index built again ranks as this one did. What was told is
+        forgotten here; if the transaction fails after all, a few blobs look older than they are.
 
         Raises:
             sqlite3.Error: the index could not be told.
         """
         with self._lock:
-            notes, self._notes = self._notes, {}
+            notes = {key: self._notes.pop(key) for key in list(islice(self._notes, _AT_ONCE))}
         rows.used((key, hits, used_ns) for key, (hits, used_ns) in notes.items())
         for key, (_, used_ns) in notes.items():
             with suppress(OSError):
