@@ -164,6 +164,13 @@ def test_cancelled_in_the_middle_of_its_loads_it_leaves_no_page_behind() -> None
     assert machine.below.holds() == []
 
 
+def test_what_the_pool_finds_counts_as_used_below() -> None:
+    machine = Machine()
+    machine.ask(1, 200)
+    machine.ask(2, 200)
+    assert machine.tiers.touched == list(machine.tiers.kept)[:24]
+
+
 @pytest.mark.parametrize("documents", [3, 5])
 def test_documents_at_several_times_the_pool_neither_block_nor_spoil_each_other(
     documents: int,

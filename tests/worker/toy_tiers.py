@@ -20,6 +20,7 @@ class ToyTiers:
         kept: everything that was stored.
         lost: parts that ``knows`` knows and ``load`` does not find.
         loads, stores: moves that have run.
+        touched: parts that were found in the pool.
         load_s: see ``Tiers``.
     """
 
@@ -33,6 +34,7 @@ class ToyTiers:
         self.lost: set[tuple[PageKey, int]] = set()
         self.load_s = load_s
         self.loads = self.stores = 0
+        self.touched: list[tuple[PageKey, int]] = []
         self._waiting: dict[Ticket, Callable[[], bool]] = {}
         self._ended: list[Moved] = []
         self._tickets = 0
@@ -49,6 +51,9 @@ class ToyTiers:
 
     def knows(self, key: PageKey, group: int) -> bool:
         return (key, group) in self.kept
+
+    def touch(self, key: PageKey, group: int) -> None:
+        self.touched.append((key, group))
 
     def load(self, key: PageKey, groups: Sequence[int], lying: Lying) -> Ticket:
         return self._add(lambda: self._bring(key, groups, lying))

@@ -133,6 +133,11 @@ class BlobStore:
         self._counters.put(outcome)
         return outcome
 
+    def touch(self, key: bytes) -> None:
+        """Somebody has used a blob's contents without reading it here."""
+        if self.known(key):
+            self._uses.note(key, self._now_ns(), hits=1)
+
     def read(self, key: bytes) -> bytes | None:
         """A blob's payload, verified; None is a miss."""
         path = self._folder.blob(key)

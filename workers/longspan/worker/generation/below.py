@@ -80,6 +80,8 @@ class Below:
     def ended(self, sequence: Sequence) -> None:
         """A sequence ends; it holds its pages still."""
         self._restorer.drop(sequence)
+        for page in range(sequence.borrowed // self._page_tokens):
+            self._tiers.touch(sequence.key(page), 0)
         self._saver.ended(sequence, self._page_s(sequence, sequence.page))
         self._saver.pump()
 

@@ -55,6 +55,10 @@ class Mover:
         """See ``Tiers``."""
         return self._lower.knows(Part(key, group))
 
+    def touch(self, key: PageKey, group: int) -> None:
+        """See ``Tiers``."""
+        self._lower.touch(Part(key, group))
+
     def load(self, key: PageKey, groups: Sequence[int], lying: Lying) -> Ticket:
         """See ``Tiers``."""
         return self._start(self._loading, lambda: self._bring(key, groups, lying))

@@ -40,6 +40,10 @@ class Tiers(Protocol):
         """True where a part can be loaded, as far as is known."""
         ...
 
+    def touch(self, key: PageKey, group: int) -> None:
+        """A part was found in the pool: what the tiers keep of it is in use."""
+        ...
+
     def load(self, key: PageKey, groups: Sequence[int], lying: Lying) -> Ticket:
         """Bring parts of a page to where it lies; the load asked for last starts last."""
         ...
