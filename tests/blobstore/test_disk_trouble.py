@@ -177,6 +177,33 @@ def test_any_flipped_byte_of_the_index_is_survived(tmp_path: Path) -> None:
                 assert store.read(key(number)) == payload(number, 10)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE totals SET bytes = bytes - 700",
+        "UPDATE totals SET entries = 0",
+        "DELETE FROM totals",
+        "UPDATE blobs SET bytes = bytes + 1 WHERE id = 2",
+        "DELETE FROM meta",
+        "UPDATE blobs SET key = randomblob(32) WHERE id = 3",
+        "UPDATE blobs SET state = 0, ticket = 'nobody-1' WHERE id = 3",
+    ],
+)
+def test_an_index_that_says_something_wrong_is_put_right(tmp_path: Path, change: str) -> None:
+    """Wrong numbers in pages that SQLite finds in order."""
+    with opened(tmp_path) as store:
+        for number in range(5):
+            put(store, number)
+    connection = sqlite3.connect(index_file(tmp_path))
+    connection.execute(change)
+    connection.commit()
+    connection.close()
+    with opened(tmp_path) as store:
+        assert all(store.known(bytes.fromhex(path.stem)) for path in blob_files(tmp_path))
+        assert store.stats.entries >= 4
+        check_consistent(tmp_path, store)
+
+
 def test_misses_are_told_apart(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         put(store, 1)
