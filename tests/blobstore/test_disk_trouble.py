@@ -41,11 +41,26 @@ def test_a_full_disk_fails_puts_and_nothing_else(tmp_path: Path) -> None:
         fill(disk)
         store.refresh()
         assert put(store, 100, BLOB) in (Put.REFUSED_SPACE, Put.FAILED)
+        assert list((disk / "store" / "tmp").iterdir()) == []
         (disk / "ballast").unlink()
         (disk / "rest").unlink()
         assert put(store, 101, BLOB) is Put.STORED
         assert not store.stats.degraded
         store.verify()
+        check_consistent(disk / "store", store)
+
+
+def test_a_write_that_fails_midway_leaves_nothing(tmp_path: Path) -> None:
+    """The file system takes a part of the payload only."""
+    with small_disk(tmp_path, "4m") as disk, opened(disk / "store") as store:
+        put(store, 1, 1_000_000)
+        reserve = store._storing._victims
+        store._storing._victims = lambda rows, header: []  # type: ignore[method-assign]
+        assert put(store, 2, 4_000_000) is Put.FAILED
+        assert list((disk / "store" / "tmp").iterdir()) == []
+        assert put(store, 3, 1000) is Put.STORED
+        store._storing._victims = reserve  # type: ignore[method-assign]
+        assert [number for number in range(4) if store.known(key(number))] == [1, 3]
         check_consistent(disk / "store", store)
 
 
