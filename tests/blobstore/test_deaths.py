@@ -17,8 +17,17 @@ import pytest
 
 import longspan.blobstore
 from longspan.blobstore.limits import StoreLimits
+from longspan.blobstore.rows import Rows
 from longspan.blobstore.store import BlobStore
-from tests.blobstore.folders import blob_files, check_consistent, key, opened, payload, put
+from tests.blobstore.folders import (
+    blob_files,
+    check_consistent,
+    key,
+    opened,
+    payload,
+    put,
+    remove_index,
+)
 
 SOURCES = str(Path(longspan.blobstore.__file__).parent)
 SMALL = StoreLimits(budget_bytes=5_000)
@@ -162,3 +171,39 @@ def test_what_the_dead_reserved_is_free_for_the_living(tmp_path: Path) -> None:
             assert os.listdir(tmp_path / "tmp") == []
             assert [path.stat().st_size for path in blob_files(tmp_path)] == [store.stats.bytes]
             store.clear()
+
+
+def die(*_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_with_the_name_given(folder: Path) -> None:
+    """Between the renaming and the end of the transaction."""
+    with opened(folder, SMALL) as store:
+        Rows.settle = die  # type: ignore[method-assign]
+        put(store, 1, size=3_000)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_name_that_a_dead_writer_gave_is_free_for_the_living(tmp_path: Path, number: int) -> None:
+    with opened(tmp_path, SMALL) as store:
+        assert killed(in_child(lambda: die_with_the_name_given(tmp_path)))
+        assert len(blob_files(tmp_path)) == 1
+        assert put(store, number, size=3_000) == "stored"
+        assert [path.stem for path in blob_files(tmp_path)] == [key(number).hex()]
+        assert store.read(key(number)) == payload(number, 3_000)
+
+
+def test_what_the_dead_left_goes_even_if_the_index_is_lost(tmp_path: Path) -> None:
+    def work() -> None:
+        with opened(tmp_path, SMALL) as store:
+            store._storing._folder.settle = die  # type: ignore[method-assign]
+            put(store, 1)
+
+    with opened(tmp_path, SMALL) as living:
+        assert killed(in_child(work))
+        living.close()
+    assert len(os.listdir(tmp_path / "tmp")) == len(os.listdir(tmp_path / "writers")) == 1
+    remove_index(tmp_path)
+    with opened(tmp_path, SMALL) as store:
+        check_consistent(tmp_path, store)

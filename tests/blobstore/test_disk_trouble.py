@@ -41,11 +41,26 @@ def test_a_full_disk_fails_puts_and_nothing_else(tmp_path: Path) -> None:
         fill(disk)
         store.refresh()
         assert put(store, 100, BLOB) in (Put.REFUSED_SPACE, Put.FAILED)
+        assert list((disk / "store" / "tmp").iterdir()) == []
         (disk / "ballast").unlink()
         (disk / "rest").unlink()
         assert put(store, 101, BLOB) is Put.STORED
         assert not store.stats.degraded
         store.verify()
+        check_consistent(disk / "store", store)
+
+
+def test_a_write_that_fails_midway_leaves_nothing(tmp_path: Path) -> None:
+    """The file system takes a part of the payload only."""
+    with small_disk(tmp_path, "4m") as disk, opened(disk / "store") as store:
+        put(store, 1, 1_000_000)
+        reserve = store._storing._victims
+        store._storing._victims = lambda rows, header: []  # type: ignore[method-assign]
+        assert put(store, 2, 4_000_000) is Put.FAILED
+        assert list((disk / "store" / "tmp").iterdir()) == []
+        assert put(store, 3, 1000) is Put.STORED
+        store._storing._victims = reserve  # type: ignore[method-assign]
+        assert [number for number in range(4) if store.known(key(number))] == [1, 3]
         check_consistent(disk / "store", store)
 
 
@@ -175,6 +190,33 @@ def test_any_flipped_byte_of_the_index_is_survived(tmp_path: Path) -> None:
                 assert store.read(key(number)) in (payload(number, 10), None)
                 assert put(store, number, size=10) in (Put.ALREADY, Put.STORED)
                 assert store.read(key(number)) == payload(number, 10)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE totals SET bytes = bytes - 700",
+        "UPDATE totals SET entries = 0",
+        "DELETE FROM totals",
+        "UPDATE blobs SET bytes = bytes + 1 WHERE id = 2",
+        "DELETE FROM meta",
+        "UPDATE blobs SET key = randomblob(32) WHERE id = 3",
+        "UPDATE blobs SET state = 0, ticket = 'nobody-1' WHERE id = 3",
+    ],
+)
+def test_an_index_that_says_something_wrong_is_put_right(tmp_path: Path, change: str) -> None:
+    """Wrong numbers in pages that SQLite finds in order."""
+    with opened(tmp_path) as store:
+        for number in range(5):
+            put(store, number)
+    connection = sqlite3.connect(index_file(tmp_path))
+    connection.execute(change)
+    connection.commit()
+    connection.close()
+    with opened(tmp_path) as store:
+        assert all(store.known(bytes.fromhex(path.stem)) for path in blob_files(tmp_path))
+        assert store.stats.entries >= 4
+        check_consistent(tmp_path, store)
 
 
 def test_misses_are_told_apart(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from longspan.blobstore import rows, uses
 from longspan.blobstore.limits import StoreLimits
+from longspan.blobstore.removing import drop
 from longspan.blobstore.stats import Miss, Put
 from longspan.blobstore.store import BlobStore
 from tests.blobstore.folders import (
@@ -52,6 +53,20 @@ def test_a_blob_that_another_evicted_is_a_counted_miss(tmp_path: Path) -> None:
         assert one.read(key(1)) is None
         assert one.stats.misses == {Miss.GONE: 1}
         assert not one.known(key(1))
+
+
+def test_a_good_file_in_the_place_of_a_damaged_one_stays(tmp_path: Path) -> None:
+    """Another process may have stored the blob again since its damage was seen."""
+    with opened(tmp_path) as store:
+        put(store, 1)
+        seen = blob_file(tmp_path, 1).stat().st_ino
+        shutil.copy(blob_file(tmp_path, 1), tmp_path / "copy")
+        (tmp_path / "copy").rename(blob_file(tmp_path, 1))
+        assert not drop(store._index, store._folder, key(1), seen)
+        assert not drop(store._index, store._folder, key(1), None)
+        assert store.read(key(1)) == payload(1)
+        assert drop(store._index, store._folder, key(1), blob_file(tmp_path, 1).stat().st_ino)
+        assert not blob_file(tmp_path, 1).exists()
 
 
 def test_putting_what_another_has_makes_it_known(tmp_path: Path) -> None:

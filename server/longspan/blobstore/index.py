@@ -100,8 +100,7 @@ class Index:
         found = self._connection.execute("SELECT value FROM meta WHERE name = 'magic'").fetchone()
         if found is None:
             raise _damage("index without a magic")
-        [sums] = self._connection.execute(_SUMS_AGREE).fetchone()
-        if not sums:
+        if self._connection.execute(_SUMS_AGREE).fetchone() != (1,):
             raise _damage("index with wrong sums")
         if found[0] != magic:
             raise Foreign(f"{self.path} is the index of {found[0]!r}, not of {magic!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,11 +102,16 @@ class Storing:
                 return self._settle(rows, ticket, header.key, path)
         except TROUBLE:
             self._counters.io_error()
-            self._index.abandon(ticket, header.key)
+            self._abandon(ticket, header.key, path)
             return Put.FAILED
         except BaseException:
-            self._index.abandon(ticket, header.key)
+            self._abandon(ticket, header.key, path)
             raise
+
+    def _abandon(self, ticket: str, key: bytes, path: Path) -> None:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)  # at once: others may need the room
+        self._index.abandon(ticket, key)
 
     def _settle(self, rows: Rows, ticket: str, key: bytes, path: Path) -> Put:
         """Within a transaction, so that no other file can have or get this name meanwhile."""
