@@ -52,7 +52,12 @@ async def test_what_is_no_message_is_an_invalid_request(
             await send_rubbish(running.channel, method)
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert reason(refused.value) == "INVALID_REQUEST"
-    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert not [record for record in caplog.records if is_ours(record)]
+
+
+def is_ours(record: logging.LogRecord) -> bool:
+    """An error; not gRPC's poller, which may wake the closed loop of an earlier test once more."""
+    return record.levelno >= logging.ERROR and "PollerCompletionQueue" not in record.getMessage()
 
 
 async def test_a_long_id_does_not_destroy_the_status(tmp_path: Path) -> None:

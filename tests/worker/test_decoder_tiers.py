@@ -84,9 +84,13 @@ async def test_a_document_outlives_its_worker(
         first = await answered(worker, document)
         stop(worker)
     with worker_on(tmp_path, model, *flags) as worker:
-        second = await answered(worker, document)
+        async with decoding(worker, stores=True) as sequences:
+            second = await ask(sequences, document)
+            stats = (await sequences.ask(inventory=pb.Inventory(request_id=1))).holdings.stats
     assert first.finished.cached_tokens == 0
-    assert second.finished.cached_tokens >= 0.95 * (LONG // PAGE) * PAGE
+    # All is found; how much of it is computed rather than loaded is a matter of speeds.
+    assert sum(stats.misses.values()) == 0
+    assert second.finished.cached_tokens >= LONG // 4
     assert second.tokens == first.tokens
 
 
