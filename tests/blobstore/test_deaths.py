@@ -197,7 +197,7 @@ def test_a_name_that_a_dead_writer_gave_is_free_for_the_living(tmp_path: Path, n
 def test_what_the_dead_left_goes_even_if_the_index_is_lost(tmp_path: Path) -> None:
     def work() -> None:
         with opened(tmp_path, SMALL) as store:
-            store._storing._folder.settle = die  # type: ignore[method-assign]
+            store._storing._folder.settle = die  # type: ignore[method-assign, assignment]
             put(store, 1)
 
     with opened(tmp_path, SMALL) as living:

@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM
 from longspan.worker.generation.plan import StepPlan
 from longspan.worker.generation.serving import quicken
 from longspan.worker.models import seam
+from longspan.worker.models.few_rows import FewRows
 from longspan.worker.models.fused_decoder import WINDOWS, FusedDecoder
-from longspan.worker.models.packed_linear import can_pack
+from longspan.worker.models.packed_linear import can_pack, pack_linears
 from tests.worker.decoders import ARCHITECTURES, DIFFERENCES, tiny_decoder
 from tests.worker.packed_steps import CPU, runner_of, walks_of, worst
 
@@ -56,12 +57,14 @@ def test_interleaved_steps_equal_eager_attention(folder: Path) -> None:
     assert worst(runner_of(model, running=fused), walks) < 1e-4
 
 
-@pytest.mark.parametrize("length", [2, 3, 5])
-def test_rows_that_only_fill_up_change_nothing(folder: Path, length: int) -> None:
-    """Steps of few tokens, again and again over the same memory."""
+@pytest.mark.parametrize("few", [FewRows(), FewRows(least=1), FewRows(1, plain_row=True)])
+@pytest.mark.parametrize("length", [1, 2, 3, 5])
+def test_steps_of_few_rows_equal_eager_attention(folder: Path, length: int, few: FewRows) -> None:
+    """Again and again over the same memory, whose padding changes nothing."""
     walks = walks_of(load(folder, "eager"), (4 * length,), VOCABULARY)
     model = load(folder, seam.ATTENTION)
-    runner = runner_of(model, running=quicken(model, torch.float32, CPU, compiled=False))
+    assert pack_linears(model, few)
+    runner = runner_of(model, running=FusedDecoder(model))
     [walk] = walks
     while walk.left:
         logits = runner.run(StepPlan((walk.chunk(length),)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from longspan.worker.models.few_rows import FewRows, measure_few_rows
 from longspan.worker.models.packed_linear import (
     PackedLinear,
     SiblingLinear,
@@ -12,11 +13,14 @@ from longspan.worker.models.packed_linear import (
     pack_linears,
 )
 
+WAYS = [FewRows(), FewRows(least=1), FewRows(least=1, plain_row=True)]
 
+
+@pytest.mark.parametrize("few", WAYS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rows", [0, 1, 2, 4, 5, 16, 65, 300])
 @pytest.mark.parametrize("bias", [True, False])
-def test_equals_the_plain_product(dtype: torch.dtype, rows: int, bias: bool) -> None:
+def test_equals_the_plain_product(dtype: torch.dtype, rows: int, bias: bool, few: FewRows) -> None:
     """Whatever the number of rows and the number type."""
     if not can_pack(dtype):
         pytest.skip(f"this machine's torch cannot pack {dtype}")
@@ -25,7 +29,7 @@ def test_equals_the_plain_product(dtype: torch.dtype, rows: int, bias: bool) -> 
     x = torch.randn(1, rows, 96, dtype=dtype)
     with torch.inference_mode():
         expected = model(x)
-        assert pack_linears(model)
+        assert pack_linears(model, few)
         actual = model(x)
     assert type(model[0]) is PackedLinear
     assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
@@ -49,15 +53,16 @@ class Layer(torch.nn.Module):
         return [self.q_proj(input), self.k_proj(input), self.v_proj(input)]
 
 
+@pytest.mark.parametrize("few", WAYS)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rows", [1, 7])
-def test_siblings_give_what_each_gave_alone(bias: bool, rows: int) -> None:
+def test_siblings_give_what_each_gave_alone(bias: bool, rows: int, few: FewRows) -> None:
     """In their order, in another order, and for inputs that differ."""
     layer = Layer(bias)
     inputs = torch.randn(4, 1, rows, 32)
     with torch.inference_mode():
         expected = [layer(x) for x in inputs]
-        assert pack_linears(layer)
+        assert pack_linears(layer, few)
         assert type(layer.q_proj) is SiblingLinear
         actual = [layer(x) for x in inputs]
         torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
@@ -70,7 +75,7 @@ def test_siblings_that_differ_stay_apart() -> None:
     """One has a bias, one has not: each is packed alone."""
     layer = Layer(True)
     layer.k_proj = torch.nn.Linear(32, 16, bias=False)
-    pack_linears(layer)
+    pack_linears(layer, FewRows())
     assert {type(module) for module in layer.children()} == {PackedLinear}
 
 
@@ -81,12 +86,21 @@ def test_what_must_stay_plain_stays() -> None:
         pass
 
     model = torch.nn.ModuleDict({"own": Quantised(4, 4), "kept": torch.nn.Linear(4, 4)})
-    pack_linears(model, keep=("kept",))
+    pack_linears(model, FewRows(), keep=("kept",))
     assert [type(module) for module in model.values()] == [Quantised, torch.nn.Linear]
 
 
 def test_a_type_that_cannot_be_packed_changes_nothing() -> None:
     """float64 has no packed product here."""
     model = torch.nn.Sequential(torch.nn.Linear(4, 4, dtype=torch.float64))
-    assert not pack_linears(model)
+    assert not pack_linears(model, FewRows())
     assert type(model[0]) is torch.nn.Linear
+
+
+def test_no_plain_weight_is_kept_where_it_may_not() -> None:
+    """However fast it would be."""
+    if not can_pack(torch.float32):
+        pytest.skip("this machine's torch cannot pack")
+    few = measure_few_rows(torch.float32, may_keep_plain=False)
+    assert few.least in (1, FewRows().least)
+    assert not few.plain_row

@@ -27,12 +27,14 @@ from longspan.worker.generation.self_check import self_check
 from longspan.worker.generation.work import Work
 from longspan.worker.generation.workload import Generation, KvSizes, PageSpace
 from longspan.worker.kv.pages import PageTable
+from longspan.worker.memory import host_free_bytes
 from longspan.worker.models import seam
 from longspan.worker.models.decoder_files import DecoderFiles, find_decoder
+from longspan.worker.models.few_rows import CACHED_BYTES, FewRows, measure_few_rows
 from longspan.worker.models.fused_decoder import FusedDecoder, can_fuse
 from longspan.worker.models.geometry import SUMMARIES
 from longspan.worker.models.loading import load_decoder
-from longspan.worker.models.packed_linear import pack_linears
+from longspan.worker.models.packed_linear import can_pack, pack_linears
 from longspan.worker.models.probe import LayerShape, probe
 from longspan.worker.models.upcast_linear import upcast_linears
 from longspan.worker.options import WorkerOptions
@@ -45,6 +47,9 @@ LAYOUT = 1
 
 CLOSE_S = 2.0
 """How long a worker that stops goes on storing pages."""
+
+PLAIN_SHARE = 8
+"""Plain weights may lie beside packed ones where they take at most that part of free memory."""
 
 CPU_STEP_WORK = 10**11
 ACTIVATIONS = 4
@@ -145,9 +150,19 @@ def quicken(
     """The model in the form that this processor computes fastest; its layers are changed."""
     if dtype.itemsize == 2 and not (dtype is torch.bfloat16 and has_bfloat16(device)):
         upcast_linears(model)
-    elif not compiled and pack_linears(model, keep=(seam.LATENT_WEIGHT,)) and can_fuse(model):
-        return FusedDecoder(model)
+    elif not compiled and can_pack(dtype):
+        few = _few_rows(dtype, inner_weights(model) * dtype.itemsize)
+        if pack_linears(model, few, keep=(seam.LATENT_WEIGHT,)) and can_fuse(model):
+            return FusedDecoder(model)
     return model
+
+
+def _few_rows(dtype: torch.dtype, weight_bytes: int) -> FewRows:
+    if weight_bytes < CACHED_BYTES:
+        return FewRows()
+    free = host_free_bytes()
+    spare = free is not None and weight_bytes <= free // PLAIN_SHARE
+    return measure_few_rows(dtype, may_keep_plain=spare)
 
 
 def step_limits(

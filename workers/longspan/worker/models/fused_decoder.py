@@ -17,7 +17,6 @@ from longspan.worker.models.packed_linear import (
     PackedLinear,
     PackedWeight,
     SiblingLinear,
-    padded_rows,
 )
 
 WINDOWS: dict[str, Callable[[Any], int | None]] = {
@@ -134,7 +133,7 @@ class FusedDecoder(torch.nn.Module):
     ) -> Logits:
         """The logits of the tokens at ``logits_to_keep``, of a row [1, tokens]; see the seam."""
         [ids] = input_ids
-        rows = padded_rows(len(ids))
+        rows = self._head.padded_rows(len(ids))
         hidden = self._embed(torch.nn.functional.pad(ids, (0, rows - len(ids))))
         cos, sin = (part[0, :, None] for part in self._rotary(hidden, position_ids))
         half = sin.shape[-1] // 2

@@ -12,11 +12,10 @@ from typing import Any
 
 import torch
 
+from longspan.worker.models.few_rows import FewRows
+
 ROWS_HINT = 16
 """Rows that the arrangement is chosen for; any number may follow."""
-
-LEAST_ROWS = 4
-"""oneDNN reads a weight faster for four rows than for one to three."""
 
 ROWS_STEP = 64
 """oneDNN makes and keeps a kernel for every number of rows that it meets; so it meets few."""
@@ -35,11 +34,15 @@ SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 class PackedWeight:
     """One weight, or several below each other, as oneDNN reads it.
 
+    Args:
+        linears: theirs.
+        few: how few rows are multiplied.
+
     Attributes:
         sizes: outputs of each layer.
     """
 
-    def __init__(self, linears: Sequence[torch.nn.Linear]) -> None:
+    def __init__(self, linears: Sequence[torch.nn.Linear], few: FewRows) -> None:
         weight = _joined([linear.weight for linear in linears])
         biases = [linear.bias for linear in linears if linear.bias is not None]
         self._bias = _joined(biases) if biases else None
@@ -47,18 +50,22 @@ class PackedWeight:
         # Found once: looking an operator up costs as much as a small one.
         self._multiply: Any = torch.ops.mkldnn._linear_pointwise.default
         self._in_features = weight.shape[1]
-        self._few = weight.new_zeros(LEAST_ROWS, self._in_features)
+        self._least = few.least
+        self._few = weight.new_zeros(few.least, self._in_features)
+        self._plain = weight if few.plain_row else None
         self.sizes = [linear.out_features for linear in linears]
 
     def product(self, input: torch.Tensor) -> torch.Tensor:
         """[rows, in] -> [rows, all outputs]."""
         rows = len(input)
-        wanted = padded_rows(rows)
+        if rows == 1 and self._plain is not None:
+            return torch.nn.functional.linear(input, self._plain, self._bias)
+        wanted = self.padded_rows(rows)
         if wanted == rows:
             return self._run(input)
         # What former calls left in the other rows is computed and never looked at.
         padded = self._few
-        if wanted > LEAST_ROWS:
+        if wanted > self._least:
             padded = input.new_zeros(wanted, self._in_features)
         padded[:rows].copy_(input)
         return self._run(padded)[:rows]
@@ -68,27 +75,26 @@ class PackedWeight:
         rows = self.product(input.reshape(-1, self._in_features))
         return rows.view(*input.shape[:-1], sum(self.sizes))
 
+    def padded_rows(self, rows: int) -> int:
+        """Rows with those that only fill up: a power of two, or a multiple of ``ROWS_STEP``."""
+        if rows > ROWS_STEP:
+            return -(-rows // ROWS_STEP) * ROWS_STEP
+        return max(self._least, 1 << (rows - 1).bit_length()) if rows else 0
+
     def _run(self, input: torch.Tensor) -> torch.Tensor:
         product: torch.Tensor = self._multiply(input, self._packed, self._bias, "none", [], "")
         return product
 
 
-def padded_rows(rows: int) -> int:
-    """Rows with those that only fill up: a power of two, or a multiple of ``ROWS_STEP``."""
-    if rows > ROWS_STEP:
-        return -(-rows // ROWS_STEP) * ROWS_STEP
-    return max(LEAST_ROWS, 1 << (rows - 1).bit_length()) if rows else 0
-
-
 class PackedLinear(torch.nn.Module):
     """``torch.nn.Linear`` for inference; [.., in] -> [.., out].
 
-    It keeps no plain weight; a model that reads ``weight`` itself must keep its plain layer.
+    It has no ``weight``; a model that reads that itself must keep its plain layer.
     """
 
-    def __init__(self, linear: torch.nn.Linear) -> None:
+    def __init__(self, linear: torch.nn.Linear, few: FewRows) -> None:
         super().__init__()
-        self.packed = PackedWeight([linear])
+        self.packed = PackedWeight([linear], few)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """See ``torch.nn.Linear``."""
@@ -101,8 +107,8 @@ class Siblings:
     The first one that sees an input computes for all; the last one forgets it.
     """
 
-    def __init__(self, linears: Sequence[torch.nn.Linear]) -> None:
-        self.packed = PackedWeight(linears)
+    def __init__(self, linears: Sequence[torch.nn.Linear], few: FewRows) -> None:
+        self.packed = PackedWeight(linears, few)
         self._input: torch.Tensor | None = None
         self._outputs: Sequence[torch.Tensor] = ()
 
@@ -136,8 +142,13 @@ class SiblingLinear(torch.nn.Module):
         return self._siblings.output(self._member, input)
 
 
-def pack_linears(model: torch.nn.Module, *, keep: tuple[str, ...] = ()) -> bool:
+def pack_linears(model: torch.nn.Module, few: FewRows, *, keep: tuple[str, ...] = ()) -> bool:
     """Pack every plain linear layer; those whose name is in ``keep`` stay as they are.
+
+    Args:
+        model: whose layers are replaced.
+        few: how few rows are multiplied.
+        keep: names of layers.
 
     Returns:
         False where this machine's torch cannot; nothing was changed then.
@@ -150,9 +161,9 @@ def pack_linears(model: torch.nn.Module, *, keep: tuple[str, ...] = ()) -> bool:
         return False
     for parent, linears in parents:
         for names in SIBLINGS:
-            _join(parent, linears, names)
+            _join(parent, linears, names, few)
         for name, linear in linears.items():
-            setattr(parent, name, PackedLinear(linear))
+            setattr(parent, name, PackedLinear(linear, few))
     return True
 
 
@@ -170,14 +181,17 @@ def _plain_linears(parent: torch.nn.Module, keep: tuple[str, ...]) -> dict[str, 
 
 
 def _join(
-    parent: torch.nn.Module, linears: dict[str, torch.nn.Linear], names: Sequence[str]
+    parent: torch.nn.Module,
+    linears: dict[str, torch.nn.Linear],
+    names: Sequence[str],
+    few: FewRows,
 ) -> None:
     """Replace siblings, and take them out of ``linears``."""
     found = [linears[name] for name in names if name in linears]
     alike = {(linear.in_features, linear.bias is None) for linear in found}
     if len(found) < len(names) or len(alike) > 1:
         return
-    siblings = Siblings(found)
+    siblings = Siblings(found, few)
     for member, name in enumerate(names):
         del linears[name]
         setattr(parent, name, SiblingLinear(siblings, member))
@@ -192,7 +206,7 @@ def can_pack(dtype: torch.dtype) -> bool:
     plain = torch.nn.Linear(*TRIED, dtype=dtype)
     input = torch.linspace(-1, 1, 3 * TRIED[0]).view(1, 3, -1).to(dtype)
     try:
-        packed = PackedLinear(plain)(input)
+        packed = PackedLinear(plain, FewRows())(input)
     except (RuntimeError, AttributeError):  # another build of torch, or another processor
         return False
     return torch.allclose(packed, plain(input), atol=tolerance, rtol=tolerance)
