@@ -180,7 +180,7 @@ def die(*_: Any) -> None:
 def die_with_the_name_given(folder: Path) -> None:
     """Between the renaming and the end of the transaction."""
     with opened(folder, SMALL) as store:
-        Rows.settle = die  # type: ignore[method-assign]
+        Rows.settle = die  # type: ignore[method-assign, assignment]
         put(store, 1, size=3_000)
 
 
