@@ -45,7 +45,7 @@ SMALL = ModelSize(
 )
 """Attention is a third of a 32k-token prefill's operations, as in R1-Distill-Qwen-7B. It matters:
 under an even pace a quarter of attention's work is left when the text ends, however good the
-engine. So a third leaves at least 8 % of a one-shot prefill, a half (the 1.5B model) at least 12 %."""
+engine. So a third leaves at least 8 % of a one-shot prefill; a half, as in the 1.5B model, 12 %."""
 TINY = ModelSize(hidden=64, intermediate=8192, layers=1, heads=1, kv_heads=1, vocabulary=32_000)
 """Wide inside for the same reason."""
 QWEN_1_5B = ModelSize(
