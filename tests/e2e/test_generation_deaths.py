@@ -67,7 +67,7 @@ async def serving(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ser
 
 
 def _random() -> random.Random:
-    seed = int(os.environ.get("LONGSPAN_TEST_SEED", time.time_ns() % 2**32))
+    seed = int(os.environ.get("TEST_SEED", time.time_ns() % 2**32))
     print(f"seed {seed}")
     return random.Random(seed)
 

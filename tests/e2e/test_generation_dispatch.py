@@ -263,7 +263,7 @@ async def test_the_extractive_method_needs_an_encoder(tmp_path: Path) -> None:
 
 async def test_answers_are_the_same_though_their_worker_is_killed(tmp_path: Path) -> None:
     """SIGKILL during upload, prefill and answer is a pause to the client, counted in usage."""
-    seed = int(os.environ.get("LONGSPAN_TEST_SEED", time.time_ns() % 2**32))
+    seed = int(os.environ.get("TEST_SEED", time.time_ns() % 2**32))
     print(f"seed {seed}")
     rng = random.Random(seed)
     pool = stories("--chunk", "200", "--step-s", "0.004")

@@ -24,7 +24,7 @@ CHUNK_BYTES = 40_000
 
 
 def _random() -> random.Random:
-    seed = int(os.environ.get("LONGSPAN_TEST_SEED", time.time_ns() % 2**32))
+    seed = int(os.environ.get("TEST_SEED", time.time_ns() % 2**32))
     print(f"seed {seed}")
     return random.Random(seed)
 

@@ -36,7 +36,7 @@ async def storing(tmp_path: Path) -> AsyncIterator[Serving]:
 
 
 def _random() -> random.Random:
-    seed = int(os.environ.get("LONGSPAN_TEST_SEED", time.time_ns() % 2**32))
+    seed = int(os.environ.get("TEST_SEED", time.time_ns() % 2**32))
     print(f"seed {seed}")
     return random.Random(seed)
 

@@ -47,7 +47,7 @@ async def _kill_at_random(dispatcher: Dispatcher, done: list[int], rng: random.R
 
 
 async def test_fifty_jobs_survive_a_worker_that_is_killed_at_random_moments() -> None:
-    seed = int(os.environ.get("LONGSPAN_TEST_SEED", time.time_ns() % 2**32))
+    seed = int(os.environ.get("TEST_SEED", time.time_ns() % 2**32))
     print(f"seed {seed}")
     done: list[int] = []
 

@@ -47,7 +47,7 @@ async def _grow_and_tell(
 
 async def test_fifty_stories_are_told_alike_though_their_worker_is_killed_at_random() -> None:
     """No token is lost, repeated or changed by SIGKILL at any moment; retries are counted."""
-    seed = int(os.environ.get("LONGSPAN_TEST_SEED", time.time_ns() % 2**32))
+    seed = int(os.environ.get("TEST_SEED", time.time_ns() % 2**32))
     print(f"seed {seed}")
     rng = random.Random(seed)
     config = stories("--step-s", "0.002", "--chunk", "40")

@@ -1,0 +1,142 @@
+"""Clients, workers and servers are killed at random points of documents; nothing is lost.
+
+``TEST_CUTS`` says how often each kind dies (default once); the seed is printed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from longspan.v1 import inference_service_pb2 as pb
+from longspan.v1 import inference_service_pb2_grpc
+from tests.e2e.conversation import tenant
+from tests.e2e.generation import prompt
+from tests.e2e.real_decoders import streaming_decoder
+from tests.e2e.workers import ServerProcess, server_process
+from tests.robustness.analysing import Analysing
+
+CUTS = int(os.environ.get("TEST_CUTS", "1"))
+CHUNK_BYTES = 500
+PAGE = 256
+INTERVAL = PAGE
+"""What nothing forgets is stored page by page."""
+UNREAD = PAGE
+"""Tokens that are acknowledged but may not have been read yet when the cut comes."""
+CONTEXT = 16_384
+SENTENCES = 200
+TASK = prompt("Go on.", max_tokens=16, temperature=0)
+KINDS = ("client", "worker", "server")
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What one death cost.
+
+    Attributes:
+        point: the byte before which it happened.
+        bytes_again: sent once more.
+        tokens_again: computed once more, at most: of those whose text had been acknowledged.
+        text: the answer.
+    """
+
+    kind: str
+    point: int
+    bytes_again: int
+    tokens_again: int
+    text: str
+
+
+def document(rng: random.Random) -> bytes:
+    """A text that no other begins like."""
+    words = ("Supplier", "Customer", "fees", "notice", "term", "data", "loss", "party", "shall")
+    lines = (
+        f"{rng.randrange(10**6)}. The {' '.join(rng.choices(words, k=8))}.\n"
+        for _ in range(SENTENCES)
+    )
+    return "".join(lines).encode()
+
+
+@asynccontextmanager
+async def stub_of(server: ServerProcess) -> AsyncIterator[Any]:
+    """A channel of its own, as another client process has."""
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        yield inference_service_pb2_grpc.InferenceServiceStub(channel)
+
+
+async def undisturbed(server: ServerProcess, data: bytes) -> str:
+    """The answer to somebody else, who shares no page with those who are cut."""
+    async with stub_of(server) as stub:
+        stream = Analysing(stub, TASK, tenant("other"))
+        await stream.open()
+        await stream.send(data, len(data), CHUNK_BYTES)
+        end = await stream.finish(data)
+        assert end.usage.cached_tokens == 0
+        return stream.text
+
+
+async def cut(server: ServerProcess, kind: str, data: bytes, rng: random.Random) -> Cut:
+    """Send up to a random byte; let somebody die; go on to the answer."""
+    point = rng.randrange(CHUNK_BYTES, len(data))
+    async with stub_of(server) as stub:
+        stream = Analysing(stub, TASK)
+        await stream.open()
+        await stream.send(data, point - CHUNK_BYTES, CHUNK_BYTES)
+        await stream.settle()
+        kept = stream.sent
+        await stream.send(data, point, CHUNK_BYTES)
+        await asyncio.sleep(rng.uniform(0.0, 0.05))
+        if kind == "worker":
+            [worker] = server.children()
+            worker.kill()
+            usage = await rest(stream, data)
+            return Cut(kind, point, 0, tokens_again(usage, kept / len(data)), stream.text)
+        if kind == "client":
+            stream.call.cancel()
+        else:
+            await server.kill()
+            await server.start()
+    async with stub_of(server) as stub:
+        again = Analysing(stub, TASK)
+        await again.open(stream.upload_id)
+        bytes_again = stream.sent - again.sent
+        usage = await rest(again, data)
+        tokens = tokens_again(usage, kept / len(data))
+        return Cut(kind, point, bytes_again, tokens, again.text)
+
+
+async def rest(stream: Analysing, data: bytes) -> pb.Usage:
+    """Send what is missing; what it cost."""
+    await stream.send(data, len(data), CHUNK_BYTES)
+    return (await stream.finish(data)).usage
+
+
+def tokens_again(usage: pb.Usage, kept: float) -> int:
+    """Of the tokens of a document's share that was kept, those that were not reused."""
+    return int(kept * usage.document_tokens) - usage.cached_tokens
+
+
+async def test_a_document_that_was_cut_off_is_answered_like_any_other(tmp_path: Path) -> None:
+    seed = int(os.environ.get("TEST_SEED", time.time_ns() % 2**32))
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    model = streaming_decoder(tmp_path / "model", max_position_embeddings=CONTEXT)
+    flags: tuple[str, ...] = ("--encoder", "none", "--model", str(model), "--dtype", "float32")
+    flags += ("--kv-memory", "64MiB", "--worker-threads", "1", "--trust-tenant-metadata", "true")
+    async with server_process(tmp_path, *flags) as server:
+        for number in range(CUTS * len(KINDS)):
+            data = document(rng)
+            one = await cut(server, KINDS[number % len(KINDS)], data, rng)
+            print(one.kind, one.point, one.bytes_again, one.tokens_again)
+            assert one.text == await undisturbed(server, data)
+            assert 0 <= one.bytes_again <= CHUNK_BYTES
+            assert one.tokens_again <= INTERVAL + UNREAD
