@@ -48,10 +48,14 @@ class Analysing:
             self.sent += len(chunk.data)
             await asyncio.sleep(PACE_S)
 
-    async def settle(self) -> None:
-        """Wait until all that was sent is acknowledged."""
+    async def settle(self) -> int:
+        """Wait until all that was sent is acknowledged; tokens read by then."""
         while self.acknowledged < self.sent:
             await self._hear()
+        # Progress follows the acknowledgement at once.
+        while await self._hear() != "progress":
+            pass
+        return self.prefilled
 
     async def finish(self, data: bytes) -> pb.Completed:
         """Commit, and hear the answer."""
@@ -61,12 +65,14 @@ class Analysing:
         assert self.completed is not None
         return self.completed
 
-    async def _hear(self) -> bool:
+    async def _hear(self) -> str | None:
+        """Take one event; its kind, None at the end."""
         event = await self.call.read()
         if event is grpc.aio.EOF:
-            return False
+            return None
         assert self.completed is None, "an event after Completed"
-        match event.WhichOneof("event"):
+        kind: str = event.WhichOneof("event")
+        match kind:
             case "accepted":
                 self.upload_id = event.accepted.upload_id
                 self.acknowledged = event.accepted.committed_bytes
@@ -78,4 +84,4 @@ class Analysing:
                 self.text += event.delta.text
             case "completed":
                 self.completed = event.completed
-        return True
+        return kind
