@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from longspan.internal.v1 import worker_service_pb2 as pb
+from tests.support.small_disk import fail, failing_disk, small_disk
 from tests.worker.decoding import (
     Answer,
     Decoding,
@@ -94,27 +98,64 @@ async def test_a_document_outlives_its_worker(
     assert second.tokens == first.tokens
 
 
+def flip_bits(files: Sequence[Path]) -> None:
+    """One bit of each."""
+    rng = random.Random(1)
+    for path in files:
+        data = bytearray(path.read_bytes())
+        bit = rng.randrange(8 * len(data))
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+
+
+def cut_short(files: Sequence[Path]) -> None:
+    """As a disk that was full leaves them."""
+    rng = random.Random(2)
+    for path in files:
+        os.truncate(path, rng.randrange(path.stat().st_size))
+
+
+def swap(files: Sequence[Path]) -> None:
+    """Each gets its neighbour's name."""
+    contents = [path.read_bytes() for path in files]
+    for path, content in zip(files, [*contents[1:], contents[0]], strict=True):
+        path.write_bytes(content)
+
+
 async def test_damaged_files_are_computed_again(
     model: Path, document: list[int], tmp_path: Path
 ) -> None:
     with worker_on(tmp_path, model) as worker:
         first = await answered(worker, document)
         stop(worker)
-    rng = random.Random(1)
-    files = sorted(tmp_path.rglob("*.blob"))  # noqa: ASYNC240
-    assert len(files) >= LONG // PAGE
-    for path in files:
-        data = bytearray(path.read_bytes())
-        bit = rng.randrange(8 * len(data))
-        data[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(data)
-    with worker_on(tmp_path, model) as worker:
-        async with decoding(worker, stores=True) as sequences:
-            second = await ask(sequences, document)
-            stats = (await sequences.ask(inventory=pb.Inventory(request_id=1))).holdings.stats
-    assert second.tokens == first.tokens
+    for damage in (flip_bits, cut_short, swap):
+        files = sorted(tmp_path.rglob("*.blob"))  # noqa: ASYNC240
+        assert len(files) >= LONG // PAGE
+        damage(files)
+        with worker_on(tmp_path, model) as worker:
+            async with decoding(worker, stores=True) as sequences:
+                again = await ask(sequences, document)
+                stats = (await sequences.ask(inventory=pb.Inventory(request_id=1))).holdings.stats
+            stop(worker)
+        assert again.tokens == first.tokens
+        assert again.finished.cached_tokens == 0
+        assert sum(stats.misses.values()) > 0
+
+
+async def test_other_weights_under_the_same_name_find_nothing(
+    model: Path, document: list[int], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
+    with worker_on(tmp_path / "disk", folder) as worker:
+        first = await answered(worker, document)
+        stop(worker)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"].flip(0).contiguous()
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with worker_on(tmp_path / "disk", folder) as worker:
+        second = await answered(worker, document)
     assert second.finished.cached_tokens == 0
-    assert sum(stats.misses.values()) > 0
+    assert second.tokens != first.tokens
 
 
 async def test_pages_of_another_type_or_policy_are_not_taken(
@@ -130,6 +171,34 @@ async def test_pages_of_another_type_or_policy_are_not_taken(
     assert windowed.finished.cached_tokens == 0
     assert stranger.finished.cached_tokens == 0
     assert lower.finished.cached_tokens == 0
+
+
+async def test_a_full_disk_costs_no_answer(
+    model: Path, document: list[int], tmp_path: Path
+) -> None:
+    with small_disk(tmp_path, "2m") as disk, worker_on(disk, model) as worker:
+        first = await answered(worker, document)
+        again = await answered(worker, document)
+        assert again.tokens == first.tokens
+        stop(worker)
+        assert sum(path.stat().st_size for path in disk.rglob("*")) <= 2 << 20
+
+
+async def test_a_disk_that_becomes_read_only_costs_no_answer(
+    model: Path, document: list[int], tmp_path: Path
+) -> None:
+    (tmp_path / "disk").mkdir()
+    with (
+        failing_disk(tmp_path / "image", tmp_path / "disk") as disk,
+        worker_on(disk, model) as worker,
+    ):
+        first = await answered(worker, document)
+        fail(disk)
+        again = await answered(worker, document)
+        other = await answered(worker, document[: LONG // 2], tenant="other")
+        assert again.tokens == first.tokens
+        assert len(other.tokens) == len(first.tokens)
+        stop(worker)
 
 
 async def test_a_killed_worker_leaves_what_it_had_computed(
