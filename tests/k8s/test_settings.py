@@ -14,7 +14,7 @@ from longspan.server.pool.config import PoolConfig
 from longspan.server.workers import MODEL_START_S, decoder_pool, encoder_pool
 from tests.k8s.quantity import quantity
 from tests.k8s.rendered import OVERLAYS, Pod, Rendered, render
-from tests.k8s.settings import settings
+from tests.k8s.settings import environment, settings
 
 # A volume is never wholly the server's: file systems keep some, and a full one is evicted.
 USABLE = 0.9
@@ -91,12 +91,15 @@ def test_the_disk_has_room_for_pages_and_documents(overlay: Rendered, config: Co
         assert volume_bytes(pod, pages) * USABLE > needed
 
 
+@pytest.mark.parametrize("name", [name for name in OVERLAYS if "gpu" in name])
 def test_a_model_is_mounted_read_only_and_never_downloaded(
-    overlay: Rendered, config: Config
+    name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if config.model is None:
-        pytest.skip("this overlay serves without a model")
-    assert mount_of(overlay.server(), PurePosixPath(config.model))["readOnly"] is True
+    rendered = render(f"overlays/{name}")
+    model = settings(rendered, monkeypatch).model
+    assert model is not None
+    assert mount_of(rendered.server(), PurePosixPath(model))["readOnly"] is True
+    assert environment(rendered)["HF_HUB_OFFLINE"] == "1"
 
 
 def test_each_gpu_has_one_worker(overlay: Rendered, config: Config) -> None:
