@@ -1,4 +1,4 @@
-# docker build --build-arg VARIANT=cpu  --tag longspan:0.1.0-cpu  .
+# docker build --build-arg VARIANT=cpu --build-arg TORCH_INDEX=... --tag longspan:0.1.0-cpu .
 # docker build --build-arg VARIANT=cuda --tag longspan:0.1.0-cuda .
 ARG VARIANT=cpu
 
@@ -15,8 +15,11 @@ COPY constraints.txt ./
 RUN python -m venv /opt/longspan
 
 # torch first, from one index: a second one beside PyPI could put its own packages before PyPI's.
+# TORCH_INDEX is an index of torch's builds for CPUs; without one the image has PyPI's build, which
+# runs on CPUs too and takes gigabytes for CUDA's libraries.
 FROM tools AS torch-cpu
-RUN /opt/longspan/bin/pip install --no-deps --index-url https://download.pytorch.org/whl/cpu torch
+ARG TORCH_INDEX=
+RUN /opt/longspan/bin/pip install ${TORCH_INDEX:+--no-deps --index-url "$TORCH_INDEX"} torch
 
 # PyPI's build for Linux is the one for CUDA, and brings CUDA's libraries along.
 FROM tools AS torch-cuda
