@@ -1,4 +1,4 @@
-# docker build --build-arg VARIANT=cpu --build-arg TORCH_INDEX=... --tag longspan:0.1.0-cpu .
+# docker build --build-arg VARIANT=cpu --build-arg TORCH_INDEX=$TORCH_INDEX --tag longspan:0.1.0-cpu .
 # docker build --build-arg VARIANT=cuda --tag longspan:0.1.0-cuda .
 ARG VARIANT=cpu
 
