@@ -107,7 +107,7 @@ class Generative:
         documents = await named_documents(self._app, talk, request)
         size_bytes = sum(document.size_bytes for document in documents)
         # Of several documents nobody knows which one kills.
-        subject = documents[0].document_id if len(documents) == 1 else talk.call.request_id
+        subject = documents[0].document_id if len(documents) == 1 else ""
         async with self._generating(talk, options, subject, size_bytes) as run:
             for document in documents:
                 talk.progress.received(document)
@@ -151,13 +151,15 @@ class Generative:
     async def _generating(
         self, talk: Conversation, options: GenerationOptions, subject: str, size_bytes: int
     ) -> AsyncIterator[Generating]:
+        """A prompt about one document or upload, or an empty ``subject`` for several."""
         request = RequestInfo(
             request_id=talk.call.request_id,
             tenant=talk.call.tenant,
             priority=talk.priority,
             tokens=max(size_bytes // BYTES_PER_TOKEN, 1) + options.max_tokens,
             deadline_s=talk.call.deadline_s,
-            subject=Subject(subject),
+            subject=Subject(subject or talk.call.request_id),
+            kept_as=Subject(subject),
             stats=talk.stats,
         )
         async with generating(self._decoder, talk.task, options, request) as run:

@@ -144,6 +144,23 @@ class Catalog:
         rows = self._db.execute("SELECT * FROM uploads WHERE touched_s < ?", (touched_before_s,))
         return [OpenUpload(*row) for row in rows]
 
+    def uploads_of(self, document: StoredDocument) -> list[UploadId]:
+        """The uploads that led to a document."""
+        rows = self._db.execute(
+            "SELECT upload_id FROM uploads WHERE document_id = ? AND tenant = ?",
+            (document.document_id, document.tenant),
+        )
+        return [UploadId(upload_id) for (upload_id,) in rows]
+
+    def has(self, tenant: Tenant, name: str) -> bool:
+        """True where a name is that of a document or upload of this tenant."""
+        row = self._db.execute(
+            "SELECT EXISTS (SELECT 1 FROM documents WHERE document_id = :name AND tenant = :tenant)"
+            " OR EXISTS (SELECT 1 FROM uploads WHERE upload_id = :name AND tenant = :tenant)",
+            {"name": name, "tenant": tenant},
+        ).fetchone()
+        return bool(row[0])
+
     def count_uploads(self) -> int:
         """Uploads that are not stored yet."""
         row = self._db.execute("SELECT count(*) FROM uploads WHERE document_id IS NULL").fetchone()

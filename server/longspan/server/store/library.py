@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import sqlite3
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,8 @@ from longspan.server.store.vault import Vault
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Removed = Callable[[Tenant, Sequence[str]], None]
+"""Is told a tenant, and the ids of documents and uploads that it has no more."""
 
 
 class Library:
@@ -33,6 +35,7 @@ class Library:
             self.vault.close()
             raise ConfigError(f"catalog {self.vault.catalog} cannot be used: {error}") from error
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="library")
+        self._removed: Removed = _nobody
 
     async def __aenter__(self) -> Self:
         await self._run(self._recover)
@@ -42,6 +45,10 @@ class Library:
         await self._run(self._catalog.close)
         self._thread.shutdown()
         self.vault.close()
+
+    def watch(self, removed: Removed) -> None:
+        """Tell somebody, on the event loop, which documents and uploads are gone."""
+        self._removed = removed
 
     async def open_upload(
         self, tenant: Tenant, *, title: str, media_type: str, declared_bytes: int | None
@@ -86,9 +93,10 @@ class Library:
         )
         return await self._run(self._keep, upload, document)
 
-    async def discard_upload(self, upload_id: UploadId) -> None:
+    async def discard_upload(self, upload: OpenUpload) -> None:
         """Forget an upload and remove its file."""
-        await self._run(self._discard_upload, upload_id)
+        await self._run(self._discard_upload, upload.upload_id)
+        self._removed(upload.tenant, [upload.upload_id])
 
     async def document(self, tenant: Tenant, document_id: DocumentId) -> StoredDocument:
         """A stored document.
@@ -121,13 +129,21 @@ class Library:
             DocumentMissing: this tenant has none of this id.
         """
         document = await self.document(tenant, document_id)
-        await self._run(self._delete, document)
+        uploads = await self._run(self._delete, document)
+        self._removed(tenant, [document_id, *uploads])
 
     async def expire_uploads(
         self, lease_s: float, *, spared: Collection[UploadId] = frozenset()
     ) -> int:
         """Remove uploads that nobody has touched for ``lease_s``; return how many."""
-        return await self._run(self._expire, time.time() - lease_s, spared)
+        expired = await self._run(self._expire, time.time() - lease_s, spared)
+        for upload in expired:
+            self._removed(upload.tenant, [upload.upload_id])
+        return len(expired)
+
+    async def unknown(self, names: Collection[tuple[Tenant, str]]) -> list[tuple[Tenant, str]]:
+        """Those of the names that no document and no upload of their tenants has."""
+        return await self._run(lambda: [one for one in names if not self._catalog.has(*one)])
 
     async def count_uploads(self) -> int:
         """Uploads that are open and not stored yet."""
@@ -164,18 +180,21 @@ class Library:
             self.vault.discard(document)
         return stored
 
-    def _delete(self, document: StoredDocument) -> None:
+    def _delete(self, document: StoredDocument) -> list[UploadId]:
+        """Returns the uploads that led to it, which are gone too."""
         # Files first: a crash leaves a row that can be deleted again, not bytes that nobody
         # knows of; and on a full disk the files make room for the row's change.
         self.vault.discard(document)
+        uploads = self._catalog.uploads_of(document)
         self._catalog.delete_document(document.tenant, document.document_id)
+        return uploads
 
-    def _expire(self, touched_before_s: float, spared: Collection[UploadId]) -> int:
+    def _expire(self, touched_before_s: float, spared: Collection[UploadId]) -> list[OpenUpload]:
         old = self._catalog.uploads(touched_before_s=touched_before_s)
         expired = [upload for upload in old if upload.upload_id not in spared]
         for upload in expired:
             self._discard_upload(upload.upload_id)
-        return len(expired)
+        return expired
 
     def _recover(self) -> None:
         known = {
@@ -194,3 +213,7 @@ class Library:
             self.vault.discard_spool(upload.upload_id)
         else:
             self.vault.keep(upload.upload_id, document)
+
+
+def _nobody(tenant: Tenant, names: Sequence[str]) -> None:
+    return

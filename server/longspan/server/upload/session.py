@@ -95,7 +95,7 @@ class ReceivingSession:
                 threads, lambda: Spool(path, free_space_bytes=limits.free_space_bytes)
             )
         except InvalidUtf8:
-            await library.discard_upload(upload.upload_id)
+            await library.discard_upload(upload)
             raise
         return cls(upload, spool, library=library, limits=limits, threads=threads)
 
@@ -159,7 +159,7 @@ class ReceivingSession:
         await in_thread(self._threads, self._spool.close)
 
     async def _discard(self) -> None:
-        await self._library.discard_upload(self.upload.upload_id)
+        await self._library.discard_upload(self.upload)
 
 
 class ReplayedSession:
