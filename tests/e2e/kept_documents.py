@@ -32,9 +32,12 @@ async def analyzed(serving: Serving, data: bytes, metadata: Any = None) -> Writt
     return await hear(serving.inference.Analyze(sending(messages), metadata=metadata))
 
 
-async def asked(serving: Serving, ids: Sequence[str], metadata: Any = None) -> Written:
+async def asked(
+    serving: Serving, ids: Sequence[str], metadata: Any = None, **options: Any
+) -> Written:
     """Another instruction on stored documents."""
-    request = pb.GenerateRequest(document_ids=ids, task=prompt("And then", max_tokens=4))
+    task = prompt("And then", max_tokens=4, **options)
+    request = pb.GenerateRequest(document_ids=ids, task=task)
     return await hear(serving.inference.Generate(request, metadata=metadata))
 
 

@@ -180,6 +180,33 @@ async def test_tenants_see_and_clear_what_is_theirs(serving: Serving) -> None:
     await serving.caches.Clear(caches.ClearRequest())
 
 
+async def test_a_document_whose_pages_are_gone_is_told_to_be_read_again(serving: Serving) -> None:
+    """Once, before any text, with the tokens of its whole pages; not where pages were found."""
+    first = await analyzed(serving, long_text(9))
+    document = document_of(first)
+    again = await asked(serving, [document.document_id])
+    assert "rebuilt" not in [*first.events, *again.events]
+    await serving.caches.Clear(caches.ClearRequest())
+    cleared = await asked(serving, [document.document_id])
+    assert cleared.events[0] == "rebuilt"
+    assert cleared.events.count("rebuilt") == 1
+    [rebuilt] = cleared.rebuilt
+    assert rebuilt.document_id == document.document_id
+    usage = cleared.end.usage
+    assert usage.cached_tokens == 0
+    assert rebuilt.tokens % PAGE == 0
+    assert document.tokens - PAGE < rebuilt.tokens < document.tokens + usage.task_tokens
+    assert "rebuilt" not in (await asked(serving, [document.document_id])).events
+    # Under another policy it has never been read.
+    other = await asked(serving, [document.document_id], attention="hierarchical")
+    assert other.end.usage.cached_tokens == 0
+    assert "rebuilt" not in other.events
+    await delete(serving, document.document_id)
+    assert "rebuilt" not in (await analyzed(serving, long_text(9))).events
+    await delete(serving, document.document_id)
+    await holds_nothing(serving)
+
+
 async def test_a_worker_killed_while_it_forgets_forgets_when_it_is_back(serving: Serving) -> None:
     """What was deleted while it was down is not known to the catalog: it goes."""
     document = document_of(await analyzed(serving, long_text(5)))

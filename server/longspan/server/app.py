@@ -93,7 +93,7 @@ async def running_server(
     """
     _check_before_loading(config)
     async with AsyncExitStack() as stack:
-        library = await stack.enter_async_context(Library(config.data_dir))
+        library = await stack.enter_async_context(Library(config.data_dir, config.limits))
         files = stack.enter_context(ThreadPoolExecutor(FILE_THREADS, "files"))
         health = Health()
         sockets = runtime_dir(config.data_dir)

@@ -25,6 +25,7 @@ from longspan.server.services import translate
 from longspan.server.services.application import Application
 from longspan.server.services.conversation import Conversation, named_documents, now_s
 from longspan.server.services.intake import Follow
+from longspan.server.services.rebuilding import Rebuilding
 from longspan.server.services.wire import Inbox
 from longspan.server.store.records import StoredDocument
 from longspan.server.tasks.answer import (
@@ -173,13 +174,21 @@ class Generative:
         await talk.progress.report(talk.outbox)
         vault = self._app.library.vault
         files = [(document.document_id, vault.content(document)) for document in documents]
+        rebuilding = await Rebuilding.of(self._app.library, run, documents)
         with closing(Sources(files)) as sources:
             async for event in run.answer(sources):
                 if talk.progress.stage != document_pb2.STAGE_ANSWERING:
-                    talk.progress.stage = document_pb2.STAGE_ANSWERING
-                    await talk.progress.report(talk.outbox)
+                    await self._begin_answer(talk, rebuilding)
                 await talk.outbox.send(**_message(event))
+        if talk.progress.stage != document_pb2.STAGE_ANSWERING:
+            await self._begin_answer(talk, rebuilding)
         return self._completed(talk, run, documents)
+
+    async def _begin_answer(self, talk: Conversation, rebuilding: Rebuilding | None) -> None:
+        talk.progress.stage = document_pb2.STAGE_ANSWERING
+        await talk.progress.report(talk.outbox)
+        if rebuilding is not None:
+            await rebuilding.tell(talk)
 
     def _completed(
         self, talk: Conversation, run: Generating, documents: Sequence[StoredDocument]

@@ -14,9 +14,14 @@ from typing import ParamSpec, Self, TypeVar
 from longspan.server.aio import in_thread
 from longspan.server.errors import ConfigError, DocumentMissing, UploadMissing, disk_full
 from longspan.server.identity import DocumentId, Tenant, UploadId, document_id, new_upload_id
+from longspan.server.limits import Limits
 from longspan.server.store.catalog import Catalog
+from longspan.server.store.quotas import check_bytes, check_count, room_bytes
 from longspan.server.store.records import OpenUpload, Place, StoredDocument
 from longspan.server.store.vault import Vault
+
+RESERVE_BYTES = 256 << 10
+"""What an upload of unknown length reserves beyond what has come, so as not to ask every time."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,9 +30,15 @@ Removed = Callable[[Tenant, Sequence[str]], None]
 
 
 class Library:
-    """Asynchronous face of catalog and vault; one thread does all the work."""
+    """Asynchronous face of catalog and vault; one thread does all the work.
 
-    def __init__(self, data_dir: Path) -> None:
+    Args:
+        data_dir: where everything lies.
+        limits: a tenant's quotas are among them.
+    """
+
+    def __init__(self, data_dir: Path, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
         self.vault = Vault(data_dir)
         try:
             self._catalog = Catalog(self.vault.catalog)
@@ -53,12 +64,33 @@ class Library:
     async def open_upload(
         self, tenant: Tenant, *, title: str, media_type: str, declared_bytes: int | None
     ) -> OpenUpload:
-        """Register a new upload."""
+        """Register a new upload.
+
+        Raises:
+            QuotaExceeded: the tenant keeps too much already.
+        """
+        reserved = declared_bytes or 0
         upload = OpenUpload(
-            new_upload_id(), tenant, title, media_type, declared_bytes, time.time(), None
+            new_upload_id(), tenant, title, media_type, declared_bytes, time.time(), None, reserved
         )
-        await self._run(self._catalog.put_upload, upload)
+        await self._run(self._open_upload, upload)
         return upload
+
+    async def reserve(self, upload: OpenUpload, reserved_bytes: int, size_bytes: int) -> int:
+        """Let an upload grow beyond what it has reserved.
+
+        Args:
+            upload: it declared no length.
+            reserved_bytes: so far.
+            size_bytes: what it needs now.
+
+        Returns:
+            What is reserved now: more than that, where the quota has room.
+
+        Raises:
+            QuotaExceeded: the tenant keeps too much already.
+        """
+        return await self._run(self._reserve, upload, reserved_bytes, size_bytes)
 
     async def find_upload(self, tenant: Tenant, upload_id: UploadId) -> OpenUpload:
         """An upload to resume.
@@ -122,6 +154,14 @@ class Library:
         """
         return await self._run(self._set_indexed, document)
 
+    async def tokens_read(self, document_id: DocumentId, read_as: str) -> int:
+        """Tokens that a decoder has read of a document, in this way; 0 where it never did."""
+        return await self._run(self._catalog.tokens_read, document_id, read_as)
+
+    async def note_reading(self, document_id: DocumentId, read_as: str, tokens: int) -> None:
+        """A decoder has read a document; nothing if the document is gone."""
+        await self._run(self._catalog.note_reading, document_id, read_as, tokens, time.time())
+
     async def delete(self, tenant: Tenant, document_id: DocumentId) -> None:
         """Remove a document and everything derived from it.
 
@@ -160,6 +200,20 @@ class Library:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise disk_full() from error
             raise
+
+    def _open_upload(self, upload: OpenUpload) -> None:
+        usage = self._catalog.usage(upload.tenant)
+        check_count(usage, self._limits)
+        check_bytes(usage, upload.reserved_bytes, self._limits)
+        self._catalog.put_upload(upload)
+
+    def _reserve(self, upload: OpenUpload, reserved_bytes: int, size_bytes: int) -> int:
+        usage = self._catalog.usage(upload.tenant)
+        check_bytes(usage, size_bytes - reserved_bytes, self._limits)
+        more = min(size_bytes + RESERVE_BYTES, reserved_bytes + room_bytes(usage, self._limits))
+        reserved = max(size_bytes, more)
+        self._catalog.reserve(upload.upload_id, reserved)
+        return reserved
 
     def _keep(self, upload: OpenUpload, document: StoredDocument) -> StoredDocument:
         # Rows first: a crash before the rename leaves what ``_recover`` needs to finish it.
