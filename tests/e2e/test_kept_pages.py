@@ -103,7 +103,8 @@ async def test_a_documents_pages_have_its_name_and_go_with_it(serving: Serving) 
     written = await asked(serving, [document.document_id])
     assert written.end.usage.cached_tokens >= pages * PAGE
     again = await described(serving, document.document_id)
-    assert again.kv.hits >= before + pages
+    assert before == 0
+    assert pages <= again.kv.hits <= pages + 1
     assert again.kv.HasField("age")
     listed = await serving.documents.ListDocuments(docs.ListDocumentsRequest())
     assert [one.kv.disk_pages for one in listed.documents] == [again.kv.disk_pages]
@@ -176,7 +177,7 @@ async def test_tenants_see_and_clear_what_is_theirs(serving: Serving) -> None:
     assert cleared.bytes == stats.held.disk_bytes
     await holds_nothing(serving, OTHER)
     assert (await held(serving)).disk_pages >= pages
-    assert (await described(serving, theirs.document_id, OTHER)).tokens == 0
+    assert (await described(serving, theirs.document_id, OTHER)).tokens == theirs.tokens
     await serving.caches.Clear(caches.ClearRequest())
 
 

@@ -24,7 +24,9 @@ async def test_an_answer_comes_to_its_question_amid_sequences() -> None:
     async with telling(stories()) as dispatcher:
         [worker] = dispatcher.workers
         asked = [dispatcher.questions.ask(worker, inventory(), FOREVER_S) for _ in range(20)]
-        text, *answers = await asyncio.gather(tell(dispatcher, [1, 2, 3]), *asked)
+        telling_all = asyncio.create_task(tell(dispatcher, [1, 2, 3]))
+        answers = await asyncio.gather(*asked)
+        text = await telling_all
         assert text == story([1, 2, 3], max_tokens=50)
         ids = [answer.holdings.request_id for answer in answers if answer is not None]
         assert ids == sorted(set(ids))

@@ -238,19 +238,22 @@ def test_a_folder_of_an_earlier_version_gets_what_it_lacks(tmp_path: Path) -> No
     catalog = Catalog(path)
     assert catalog.upload(TENANT, UploadId("up")) == opened("up")
     catalog.put_document(stored("doc", 1.0))
-    catalog.note_reading(DocumentId("doc"), "full", 256, 1.0)
+    catalog.note_reading(DocumentId("doc"), "full", 256, 300, 1.0)
     assert catalog.tokens_read(DocumentId("doc"), "full") == 256
     catalog.close()
 
 
 def test_the_newest_readings_of_a_document_are_remembered_until_it_goes() -> None:
     catalog, doc = Catalog(Path(":memory:")), DocumentId("doc")
-    catalog.note_reading(doc, "as it was", 256, 1.0)
+    catalog.note_reading(doc, "as it was", 256, 300, 1.0)
     assert catalog.tokens_read(doc, "as it was") == 0, "there is no such document"
     catalog.put_document(stored("doc", 1.0))
     for number in range(20):
-        catalog.note_reading(doc, f"{number}", 256 * number, float(number))
-    catalog.note_reading(doc, "19", 512, 30.0)
+        catalog.note_reading(doc, f"{number}", 256 * number, 300, float(number))
+    catalog.note_reading(doc, "19", 512, 300, 30.0)
+    found = catalog.document(TENANT, doc)
+    assert found is not None
+    assert found.tokens == 300
     kept = [number for number in range(20) if catalog.tokens_read(doc, f"{number}")]
     assert kept == list(range(4, 20))
     assert catalog.tokens_read(doc, "19") == 512

@@ -55,7 +55,8 @@ class Document:
         document_id: derived from the content: the same bytes have the same id.
         size_chars: Unicode code points of the text.
         sha256: lower-case hexadecimal digest of the bytes.
-        tokens, passages: 0 until the document has been indexed.
+        tokens: 0 until the document has been indexed, or read by a decoder.
+        passages: 0 until it has been indexed.
         create_time: in UTC.
         kv: where its KV pages lie; None where that was not asked for (only ``get`` and ``list``
             ask), or the server has no decoder, or a worker of it did not answer in time.

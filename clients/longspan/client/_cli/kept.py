@@ -36,6 +36,14 @@ def document_row(document: Document) -> str:
     )
 
 
+def kept_text(kv: KvHolding | None) -> str:
+    """Where pages lie, in full."""
+    if kv is None:
+        return "not known"
+    used = "" if kv.age_s is None else f", used {age_text(kv.age_s)} ago"
+    return f"{_places(kv)}; {size_text(kv.disk_bytes)} of disk, {kv.hits:,} hits{used}"
+
+
 def stats_lines(stats: CacheStats) -> Iterator[str]:
     """What is kept, for all workers and for each."""
     if stats.kv is None or stats.held is None:

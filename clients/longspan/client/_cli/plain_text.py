@@ -14,6 +14,7 @@ from longspan.client._cli.kept import (
     DOCUMENTS_HEAD,
     cleared_line,
     document_row,
+    kept_text,
     stats_lines,
     verified_line,
 )
@@ -129,7 +130,9 @@ class PlainText:
     def details(self, document: Document) -> None:
         """One line for each attribute."""
         for name in Document.__slots__:
-            self._write(f"{name + ':':<13}{_printable(str(getattr(document, name)))}\n")
+            value = getattr(document, name)
+            text = kept_text(document.kv) if name == "kv" else str(value)
+            self._write(f"{name + ':':<13}{_printable(text)}\n")
 
     def deleted(self, document_id: str) -> None:
         """The id, unless nothing is to be said."""

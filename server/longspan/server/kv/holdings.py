@@ -120,12 +120,14 @@ def total(held: Iterable[Held]) -> Held:
 def _held(holdings: Sequence[pb.Holding]) -> Held:
     """One subject, as each of the workers tells of it."""
     ages = [holding.age_s for holding in holdings if holding.disk_pages]
-    own_hits = sum(holding.hits - holding.disk_hits for holding in holdings)
+    # The folder is told of what pools find: what it knows of is larger, unless it keeps nothing.
+    shared_hits = max(holding.disk_hits for holding in holdings)
+    own_hits = 0 if shared_hits else sum(holding.hits for holding in holdings)
     return Held(
         pool_pages=sum(holding.pool_pages for holding in holdings),
         ram_pages=sum(holding.ram_pages for holding in holdings),
         disk_pages=max(holding.disk_pages for holding in holdings),
         disk_bytes=max(holding.disk_bytes for holding in holdings),
-        hits=own_hits + max(holding.disk_hits for holding in holdings),
+        hits=max(shared_hits, own_hits),
         age_s=min(ages, default=None),
     )

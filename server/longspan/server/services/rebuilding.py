@@ -48,13 +48,16 @@ class Rebuilding:
         if again:
             document_id = self._document.document_id
             await talk.outbox.send(rebuilt=pb.Rebuilt(document_id=document_id, tokens=again))
-        if self._run.whole_tokens != self._before:
+        if self._run.whole_tokens != self._before or not self._document.tokens:
             await self._remember()
 
     async def _remember(self) -> None:
         try:
             await self._library.note_reading(
-                self._document.document_id, self._run.read_as, self._run.whole_tokens
+                self._document.document_id,
+                self._run.read_as,
+                self._run.whole_tokens,
+                self._run.tokens_of(0),
             )
         except DiskFull as error:
             # No reason to fail an answer: the next one is told nothing.

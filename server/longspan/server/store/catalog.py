@@ -143,9 +143,21 @@ class Catalog:
         return 0 if row is None else int(row[0])
 
     def note_reading(
-        self, document_id: DocumentId, read_as: str, tokens: int, now_s: float
+        self, document_id: DocumentId, read_as: str, tokens: int, own_tokens: int, now_s: float
     ) -> None:
-        """A decoder has read a document; nothing if the document is gone."""
+        """A decoder has read a document; nothing if the document is gone.
+
+        Args:
+            document_id: which.
+            read_as: in which way.
+            tokens: that can be found again.
+            own_tokens: of the document, which counts where no index has counted them.
+            now_s: when.
+        """
+        self._db.execute(
+            "UPDATE documents SET tokens = ? WHERE document_id = ? AND passages = 0",
+            (own_tokens, document_id),
+        )
         self._db.execute(
             "INSERT OR REPLACE INTO readings SELECT :document_id, :read_as, :tokens, :now_s "
             "WHERE EXISTS (SELECT 1 FROM documents WHERE document_id = :document_id)",

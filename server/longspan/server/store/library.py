@@ -158,9 +158,13 @@ class Library:
         """Tokens that a decoder has read of a document, in this way; 0 where it never did."""
         return await self._run(self._catalog.tokens_read, document_id, read_as)
 
-    async def note_reading(self, document_id: DocumentId, read_as: str, tokens: int) -> None:
-        """A decoder has read a document; nothing if the document is gone."""
-        await self._run(self._catalog.note_reading, document_id, read_as, tokens, time.time())
+    async def note_reading(
+        self, document_id: DocumentId, read_as: str, tokens: int, own_tokens: int
+    ) -> None:
+        """A decoder has read a document, ``own_tokens`` long; nothing if the document is gone."""
+        await self._run(
+            self._catalog.note_reading, document_id, read_as, tokens, own_tokens, time.time()
+        )
 
     async def delete(self, tenant: Tenant, document_id: DocumentId) -> None:
         """Remove a document and everything derived from it.

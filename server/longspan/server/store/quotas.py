@@ -12,11 +12,11 @@ class Usage(NamedTuple):
     """What a tenant keeps: documents, and uploads that are open.
 
     Attributes:
-        count: of both.
+        documents: both.
         size_bytes: of documents, and what uploads have declared or taken.
     """
 
-    count: int
+    documents: int
     size_bytes: int
 
 
@@ -26,8 +26,8 @@ def check_count(usage: Usage, limits: Limits) -> None:
     Raises:
         QuotaExceeded: the tenant has too many.
     """
-    if usage.count >= limits.tenant_documents:
-        raise QuotaExceeded("documents", usage.count, limits.tenant_documents)
+    if usage.documents >= limits.tenant_documents:
+        raise QuotaExceeded("documents", usage.documents, limits.tenant_documents)
 
 
 def check_bytes(usage: Usage, added_bytes: int, limits: Limits) -> None:

@@ -106,7 +106,7 @@ class Holdings:
                 ram_pages=holding.ram,
                 disk_pages=holding.disk,
                 disk_bytes=holding.disk_bytes,
-                hits=holding.hits + holding.disk_hits,
+                hits=max(holding.hits, holding.disk_hits),
                 disk_hits=holding.disk_hits,
                 age_s=max(now - holding.used_s, 0.0) if holding.used_s else 0.0,
             )
