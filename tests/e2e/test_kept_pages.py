@@ -198,6 +198,9 @@ async def test_a_document_whose_pages_are_gone_is_told_to_be_read_again(serving:
     assert rebuilt.tokens % PAGE == 0
     assert document.tokens - PAGE < rebuilt.tokens < document.tokens + usage.task_tokens
     assert "rebuilt" not in (await asked(serving, [document.document_id])).events
+    await serving.caches.Clear(caches.ClearRequest())
+    streamed = await analyzed(serving, long_text(9))
+    assert [one.document_id for one in streamed.rebuilt] == [document.document_id]
     # Under another policy it has never been read.
     other = await asked(serving, [document.document_id], attention="hierarchical")
     assert other.end.usage.cached_tokens == 0

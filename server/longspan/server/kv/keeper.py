@@ -97,7 +97,7 @@ class Keeper:
             return
         # Asked in this order: what a worker has now, the library knew before or has removed.
         named = [(Tenant(one.tenant), one.subject) for one in answer.holdings.holdings]
-        own = [(tenant, name) for tenant, name in named if is_own_name(name)]
+        own = [(tenant, name) for tenant, name in named if tenant and is_own_name(name)]
         try:
             unknown = await self._library.unknown(own)
         except (LongspanError, OSError, sqlite3.Error) as error:

@@ -182,6 +182,8 @@ class Generative:
                 await talk.outbox.send(**_message(event))
         if talk.progress.stage != document_pb2.STAGE_ANSWERING:
             await self._begin_answer(talk, rebuilding)
+        if rebuilding is not None:
+            await rebuilding.remember()
         return self._completed(talk, run, documents)
 
     async def _begin_answer(self, talk: Conversation, rebuilding: Rebuilding | None) -> None:

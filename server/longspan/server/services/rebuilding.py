@@ -43,15 +43,16 @@ class Rebuilding:
         return cls(library, run, document, before)
 
     async def tell(self, talk: Conversation) -> None:
-        """The prompt has been read: say what of it was read again, and remember it."""
+        """The prompt has been read: say what of it was read again."""
         again = min(self._run.missing, self._before)
         if again:
             document_id = self._document.document_id
             await talk.outbox.send(rebuilt=pb.Rebuilt(document_id=document_id, tokens=again))
-        if self._run.whole_tokens != self._before or not self._document.tokens:
-            await self._remember()
 
-    async def _remember(self) -> None:
+    async def remember(self) -> None:
+        """Note what has been read, where that is news."""
+        if self._run.whole_tokens == self._before and self._document.tokens:
+            return
         try:
             await self._library.note_reading(
                 self._document.document_id,

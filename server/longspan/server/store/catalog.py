@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS documents (
     passages INTEGER NOT NULL,
     created_s REAL NOT NULL
 ) STRICT;
-CREATE INDEX IF NOT EXISTS newest ON documents (tenant, created_s DESC, document_id);
+CREATE INDEX IF NOT EXISTS newest ON documents (tenant, created_s DESC, document_id, size_bytes);
 CREATE TABLE IF NOT EXISTS uploads (
     upload_id TEXT PRIMARY KEY,
     tenant TEXT NOT NULL,
@@ -38,7 +38,6 @@ CREATE TABLE IF NOT EXISTS uploads (
     document_id TEXT,
     reserved_bytes INTEGER NOT NULL DEFAULT 0
 ) STRICT;
-CREATE INDEX IF NOT EXISTS sizes ON documents (tenant, size_bytes);
 CREATE TABLE IF NOT EXISTS readings (
     document_id TEXT NOT NULL,
     read_as TEXT NOT NULL,
