@@ -114,3 +114,14 @@ def _metadata(error: grpc.aio.AioRpcError) -> dict[str, str]:
     info = error_details_pb2.ErrorInfo()
     assert any(detail.Unpack(info) for detail in status.details)
     return dict(info.metadata)
+
+
+async def test_without_a_decoder_no_pages_are_kept(tmp_path: Path) -> None:
+    """The cache is empty, nothing is an error, and documents do not say where pages lie."""
+    async with quotas(tmp_path) as running, AsyncClient(running.target) as client:
+        stats = await client.cache.stats()
+        assert (stats.kv, stats.workers, stats.held) == (None, (), None)
+        assert (await client.cache.verify()).checked == 0
+        assert (await client.cache.clear()).pages == 0
+        document = await client.upload(b"text")
+        assert (await client.get(document)).kv is None

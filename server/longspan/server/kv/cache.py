@@ -100,8 +100,9 @@ class KvCache:
             answer = await self._ask(worker, forget(tenant, Subject("")), FORGET_S)
             if answer is None:
                 break
-            cleared.pages += answer.forgotten.pages
-            cleared.bytes += answer.forgotten.bytes
+            cleared.pool_pages += answer.forgotten.pool_pages
+            cleared.disk_pages += answer.forgotten.disk_pages
+            cleared.disk_bytes += answer.forgotten.disk_bytes
         else:
             if workers:
                 return cleared

@@ -61,8 +61,8 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
     ) -> None:
         super().__init__(config, limits, quarantine=quarantine, health_changed=health_changed)
         self._homes: Homes[Worker] = Homes()
-        self._became_ready: Callable[[Worker], None] = _nobody
-        self._left_over: Callable[[Tenant, Subject], None] = _nobody_either
+        self._became_ready: Callable[[Worker], None] = _no_matter_who
+        self._left_over: Callable[[Tenant, Subject], None] = _no_matter_what
         self.questions = Questions()
 
     @property
@@ -283,11 +283,11 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
         super()._died(worker, death)
 
 
-def _nobody(worker: Worker) -> None:
+def _no_matter_who(worker: Worker) -> None:
     return
 
 
-def _nobody_either(tenant: Tenant, subject: Subject) -> None:
+def _no_matter_what(tenant: Tenant, subject: Subject) -> None:
     return
 
 

@@ -56,7 +56,9 @@ class CacheService(cache_service_pb2_grpc.CacheServiceServicer):
             if self._app.kv is None:
                 return pb.ClearResponse()
             cleared = await self._app.kv.clear(call.tenant)
-            return pb.ClearResponse(pages=cleared.pages, bytes=cleared.bytes)
+            # What lies in a pool lies on the disk too, where there is one.
+            pages = max(cleared.pool_pages, cleared.disk_pages)
+            return pb.ClearResponse(pages=pages, bytes=cleared.disk_bytes)
 
 
 def _tiers(stats: TierStats) -> pb.KvTierStats:

@@ -165,7 +165,10 @@ class Holdings:
                 freed = max(before - disk.stats.bytes, 0)
         return pb.Event(
             forgotten=pb.Forgotten(
-                request_id=request.request_id, pages=max(pages, removed), bytes=freed
+                request_id=request.request_id,
+                pool_pages=pages,
+                disk_pages=removed,
+                disk_bytes=freed,
             )
         )
 
