@@ -17,6 +17,8 @@ from grpc_status import rpc_status
 from longspan.server import errors
 from longspan.server.services.statuses import fault_status, to_status
 from longspan.v1 import (
+    cache_service_pb2,
+    cache_service_pb2_grpc,
     document_pb2,
     document_service_pb2_grpc,
     inference_service_pb2_grpc,
@@ -54,6 +56,7 @@ class Script:
         stored_failures: ends the next uploads after the commit was kept, one each.
         chunk_failures: ends the next uploads once so many bytes were kept, one each.
         completed: what the terminal event says beside the documents.
+        stats: of the cache.
         max_chunk_bytes: what Accepted says.
         ack_bytes: how often bytes are acknowledged.
     """
@@ -68,6 +71,7 @@ class Script:
             finish_reason=inference.FINISH_REASON_STOP, model="peer"
         )
     )
+    stats: cache_service_pb2.StatsResponse = field(default_factory=cache_service_pb2.StatsResponse)
     max_chunk_bytes: int = 1 << 20
     ack_bytes: int = 4096
 
@@ -85,6 +89,7 @@ class Kept:
 class Peer(
     document_service_pb2_grpc.DocumentServiceServicer,
     inference_service_pb2_grpc.InferenceServiceServicer,
+    cache_service_pb2_grpc.CacheServiceServicer,
 ):
     """Keeps uploads and documents in memory and records what it saw."""
 
@@ -178,6 +183,29 @@ class Peer(
                 await context.write(docs.ReadDocumentResponse(offset=at, data=piece))
                 if self.script.answer_failures and at >= self.script.answer_failures[0][0]:
                     raise self.script.answer_failures.popleft()[1]
+
+    async def Stats(
+        self, request: cache_service_pb2.StatsRequest, context: Context
+    ) -> cache_service_pb2.StatsResponse:
+        """What the script says."""
+        async with self._call("Stats", context):
+            return self.script.stats
+
+    async def Verify(
+        self, request: cache_service_pb2.VerifyRequest, context: Context
+    ) -> cache_service_pb2.VerifyResponse:
+        """Always the same."""
+        async with self._call("Verify", context):
+            return cache_service_pb2.VerifyResponse(
+                checked=1200, damaged=2, missing=1, unknown=3, bytes=5 << 20
+            )
+
+    async def Clear(
+        self, request: cache_service_pb2.ClearRequest, context: Context
+    ) -> cache_service_pb2.ClearResponse:
+        """Always the same."""
+        async with self._call("Clear", context):
+            return cache_service_pb2.ClearResponse(pages=1200, bytes=3 << 20)
 
     async def _receive(self, context: Context, response: Any) -> document_pb2.Document:
         first = await context.read()
@@ -347,6 +375,7 @@ async def running_peer(port: int = 0) -> AsyncIterator[tuple[Peer, str]]:
     peer, server = Peer(), grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     document_service_pb2_grpc.add_DocumentServiceServicer_to_server(peer, server)
     inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(peer, server)
+    cache_service_pb2_grpc.add_CacheServiceServicer_to_server(peer, server)
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     await servicer.set("", health_pb2.HealthCheckResponse.SERVING)

@@ -30,6 +30,7 @@ INSTANCES: Mapping[str, errors.LongspanError] = {
     "PromptTooLong": errors.PromptTooLong(40_000, 32_768),
     "ChunkOutOfOrder": errors.ChunkOutOfOrder(10, 20),
     "UploadIncomplete": errors.UploadIncomplete("up_1", 42),
+    "QuotaExceeded": errors.QuotaExceeded("bytes", 90, 100),
 }
 
 

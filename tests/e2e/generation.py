@@ -88,6 +88,7 @@ class Written:
     reasoning: str = ""
     citations: list[pb.Citation] = field(default_factory=list)
     unverified: list[str] = field(default_factory=list)
+    rebuilt: list[pb.Rebuilt] = field(default_factory=list)
     progress: list[document_pb2.Progress] = field(default_factory=list)
     completed: list[pb.Completed] = field(default_factory=list)
 
@@ -106,6 +107,8 @@ class Written:
                 self.citations.append(event.citation)
             case "unverified":
                 self.unverified.append(event.unverified.quote)
+            case "rebuilt":
+                self.rebuilt.append(event.rebuilt)
             case "completed":
                 self.completed.append(event.completed)
         if kind not in ("progress", "ack", "accepted"):

@@ -166,10 +166,21 @@ class Engine(pb_grpc.WorkerServiceServicer):
                     await self._begin(request.open)
                 case "append":
                     await self._append(request.append)
+                case "inventory":
+                    await self._hold(request.inventory)
                 case "cancel" if request.cancel.job_id in self._open:
                     job_id = request.cancel.job_id
                     await self._end(job_id, pb.Event(cancelled=pb.Cancelled(job_id=job_id)))
             self._changed.set()
+
+    async def _hold(self, inventory: pb.Inventory) -> None:
+        """It has nothing, and says so when it likes."""
+        holdings = pb.Event(holdings=pb.Holdings(request_id=inventory.request_id))
+        if not self._options.answer_s:
+            await self._events.put([holdings])
+            return
+        loop = asyncio.get_running_loop()
+        loop.call_later(self._options.answer_s, self._events.put_nowait, [holdings])
 
     async def _begin(self, opened: pb.Open) -> None:
         assert opened.job_id not in self._open, "opened twice"
@@ -310,6 +321,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--poison-token", type=int, default=-1)
     parser.add_argument("--refuse")
     parser.add_argument("--announce", action="store_true")
+    parser.add_argument("--answer-s", type=float, default=0.0)
     parser.add_argument("--start-s", type=float, default=0.0)
     return parser.parse_args()
 

@@ -154,7 +154,14 @@ def test_only_what_seals_tells_where_the_task_begins() -> None:
 
     def opened(given: int) -> pb.Open:
         command = open_command(
-            one, sampling, prompt, given=given, attention="hybrid", delivered=b"", now=0.0
+            one,
+            sampling,
+            prompt,
+            given=given,
+            attention="hybrid",
+            subject="doc_1",
+            delivered=b"",
+            now=0.0,
         )
         return command.open
 
@@ -162,7 +169,7 @@ def test_only_what_seals_tells_where_the_task_begins() -> None:
     prompt.seal(np.arange(5, dtype=np.uint32))
     assert (opened(10).sealed, opened(10).task_start) == (False, 0)
     assert (opened(15).sealed, opened(15).task_start) == (True, 10)
-    assert opened(15).attention == "hybrid"
+    assert (opened(15).attention, opened(15).subject) == ("hybrid", "doc_1")
     middle = append_command(one, prompt, start=10, end=12).append
     assert (middle.seal, middle.task_start) == (False, 0)
     last = append_command(one, prompt, start=12, end=15).append

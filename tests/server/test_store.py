@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longspan.server.errors import ConfigError, DocumentMissing, UploadMissing
+from longspan.server.errors import ConfigError, DocumentMissing, QuotaExceeded, UploadMissing
 from longspan.server.identity import DocumentId, Tenant, UploadId, document_id
+from longspan.server.limits import Limits
 from longspan.server.store.catalog import Catalog
-from longspan.server.store.library import Library
+from longspan.server.store.library import RESERVE_BYTES, Library
 from longspan.server.store.records import OpenUpload, Place, StoredDocument
 
 TENANT, OTHER = Tenant("acme"), Tenant("other")
@@ -185,3 +189,95 @@ async def test_a_folder_serves_one_library_at_a_time(tmp_path: Path) -> None:
 def test_ids_differ_between_tenants(sha256: str, one: str, other: str) -> None:
     same = document_id(Tenant(one), sha256) == document_id(Tenant(other), sha256)
     assert same == (one == other)
+
+
+def test_usage_counts_documents_and_open_uploads_of_one_tenant() -> None:
+    catalog = Catalog(Path(":memory:"))
+    assert catalog.usage(TENANT) == (0, 0)
+    catalog.put_document(stored("doc", 1.0))
+    catalog.put_document(stored("theirs", 1.0, OTHER))
+    catalog.put_upload(replace(opened("open"), reserved_bytes=100))
+    catalog.put_upload(replace(opened("stored", DocumentId("doc")), reserved_bytes=1000))
+    assert catalog.usage(TENANT) == (2, 109)
+    catalog.reserve(UploadId("open"), 200)
+    assert catalog.usage(TENANT) == (2, 209)
+    catalog.delete_document(TENANT, DocumentId("doc"))
+    catalog.delete_upload(UploadId("open"))
+    assert catalog.usage(TENANT) == (0, 0)
+    catalog.close()
+
+
+async def test_an_upload_of_unknown_length_reserves_ahead_where_there_is_room(
+    tmp_path: Path,
+) -> None:
+    limits = Limits(tenant_bytes=RESERVE_BYTES + 1000)
+    async with Library(tmp_path, limits) as library:
+        one, two = [
+            await library.open_upload(TENANT, title="", media_type="", declared_bytes=None)
+            for _ in range(2)
+        ]
+        reserved = await library.reserve(one, 0, 500)
+        assert reserved == RESERVE_BYTES + 500
+        assert await library.reserve(two, 0, 400) == 500
+        with pytest.raises(QuotaExceeded):
+            await library.reserve(two, 500, 501)
+        with pytest.raises(QuotaExceeded):
+            await library.reserve(one, reserved, reserved + 1)
+        await library.discard_upload(one)
+        assert await library.reserve(two, 500, 501) == RESERVE_BYTES + 501
+
+
+def test_a_folder_of_an_earlier_version_gets_what_it_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite3"
+    catalog = Catalog(path)
+    catalog.put_upload(opened("up"))
+    catalog.close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("ALTER TABLE uploads DROP COLUMN reserved_bytes")
+        db.execute("DROP TABLE readings")
+    catalog = Catalog(path)
+    assert catalog.upload(TENANT, UploadId("up")) == opened("up")
+    catalog.put_document(stored("doc", 1.0))
+    catalog.note_reading(DocumentId("doc"), "full", 256, 300, 1.0)
+    assert catalog.tokens_read(DocumentId("doc"), "full") == 256
+    catalog.close()
+
+
+def test_the_newest_readings_of_a_document_are_remembered_until_it_goes() -> None:
+    catalog, doc = Catalog(Path(":memory:")), DocumentId("doc")
+    catalog.note_reading(doc, "as it was", 256, 300, 1.0)
+    assert catalog.tokens_read(doc, "as it was") == 0, "there is no such document"
+    catalog.put_document(stored("doc", 1.0))
+    for number in range(20):
+        catalog.note_reading(doc, f"{number}", 256 * number, 300, float(number))
+    catalog.note_reading(doc, "19", 512, 300, 30.0)
+    found = catalog.document(TENANT, doc)
+    assert found is not None
+    assert found.tokens == 300
+    kept = [number for number in range(20) if catalog.tokens_read(doc, f"{number}")]
+    assert kept == list(range(4, 20))
+    assert catalog.tokens_read(doc, "19") == 512
+    assert not catalog.delete_document(OTHER, doc)
+    assert catalog.tokens_read(doc, "19") == 512
+    assert catalog.delete_document(TENANT, doc)
+    assert catalog.tokens_read(doc, "19") == 0
+    catalog.close()
+
+
+async def test_what_is_gone_is_told_with_the_uploads_that_led_to_it(tmp_path: Path) -> None:
+    told: list[tuple[Tenant, list[str]]] = []
+    async with Library(tmp_path) as library:
+        library.watch(lambda tenant, names: told.append((tenant, [*names])))
+        upload = await library.open_upload(TENANT, title="", media_type="", declared_bytes=9)
+        library.vault.spool(upload.upload_id).write_bytes(CONTENT)
+        document = await library.keep(upload, size_bytes=9, size_chars=9, sha256=SHA)
+        abandoned = await library.open_upload(OTHER, title="", media_type="", declared_bytes=9)
+        names = [(TENANT, document.document_id), (TENANT, upload.upload_id), (OTHER, "up_")]
+        assert await library.unknown(names) == [(OTHER, "up_")]
+        assert await library.unknown([(OTHER, document.document_id)]) != []
+        await library.delete(TENANT, document.document_id)
+        await library.expire_uploads(-1.0)
+    assert told == [
+        (TENANT, [document.document_id, upload.upload_id]),
+        (OTHER, [abandoned.upload_id]),
+    ]

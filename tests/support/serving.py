@@ -14,7 +14,11 @@ import grpc
 from longspan.server.app import Server, running_server
 from longspan.server.config import Config
 from longspan.server.queue.stats import DispatcherStats
-from longspan.v1 import document_service_pb2_grpc, inference_service_pb2_grpc
+from longspan.v1 import (
+    cache_service_pb2_grpc,
+    document_service_pb2_grpc,
+    inference_service_pb2_grpc,
+)
 
 SETTLE_S = 5.0
 
@@ -41,6 +45,11 @@ class Serving:
     def inference(self) -> inference_service_pb2_grpc.InferenceServiceAsyncStub:
         """A raw stub."""
         return inference_service_pb2_grpc.InferenceServiceStub(self.channel)
+
+    @property
+    def caches(self) -> cache_service_pb2_grpc.CacheServiceAsyncStub:
+        """A raw stub."""
+        return cache_service_pb2_grpc.CacheServiceStub(self.channel)
 
     async def settled(self) -> None:
         """Wait until nothing runs, then check that nothing was left behind.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from longspan.worker.generation.below import Below
 from longspan.worker.generation.limits import StepLimits
-from longspan.worker.generation.outcomes import Outcome, SequenceFinished
+from longspan.worker.generation.outcomes import Outcome, SequenceFinished, SequencePrefilled
 from longspan.worker.generation.plan import SequenceId
 from longspan.worker.generation.scheduler import Scheduler
 from longspan.worker.generation.work import Work
@@ -91,6 +91,52 @@ def test_nothing_is_loaded_where_computing_is_quicker() -> None:
     end = machine.ask(2, 200)
     assert end.cached_tokens == 0
     assert machine.tiers.loads == 0
+
+
+def missing(machine: Machine, number: int, task_start: int | None = None) -> int:
+    """Tokens that a sequence of 200 is told to have found nowhere."""
+    machine.scheduler.open(spec(number, text(200, 7), task_start=task_start), 0.0)
+    told = [one for one in machine.finish() if isinstance(one, SequencePrefilled)]
+    assert told[-1].tokens == 200
+    return told[-1].missing
+
+
+def test_what_is_nowhere_is_missing_and_what_is_quicker_to_compute_is_not() -> None:
+    machine = Machine(load_s=100 * PAGE_S)
+    assert missing(machine, 1, task_start=190) == 184
+    machine.restart()
+    assert missing(machine, 2) == 0
+    assert machine.tiers.loads == 0
+    for key in list(machine.tiers.kept)[10:]:
+        del machine.tiers.kept[key]
+    machine.restart()
+    assert missing(machine, 3, task_start=190) == 184 - 10 * PAGE_TOKENS
+    machine.tiers.kept.clear()
+    assert missing(machine, 4) == 0, "the pool has them"
+    machine.restart()
+    assert missing(machine, 5, task_start=3 * PAGE_TOKENS) == 3 * PAGE_TOKENS
+
+
+def test_pages_that_were_lost_to_others_meanwhile_are_missing_once() -> None:
+    machine = Machine(pages=30)
+    machine.tiers.load_s = 100 * PAGE_S
+    for number in (1, 2):
+        machine.scheduler.open(spec(number, 150, max_tokens=60), 0.0)
+    told = [one for one in machine.finish(moves=1) if isinstance(one, SequencePrefilled)]
+    assert len([one for one in told if one.tokens == 150]) >= 2
+    assert {one.missing for one in told if one.tokens == 150} == {144}
+
+
+def test_what_is_forgotten_before_it_is_stored_is_not_stored() -> None:
+    machine = Machine()
+    for number in (1, 2):
+        machine.scheduler.open(spec(number, 200, tenant=f"tenant {number}"), 0.0)
+    while not machine.scheduler.idle:
+        step(machine.scheduler, machine.model)
+    machine.scheduler.forget("tenant 1", "")
+    machine.finish()
+    begun = 4  # of whichever came first, when it was forgotten
+    assert 25 <= machine.tiers.stores <= 25 + begun
 
 
 def test_where_both_take_as_long_each_does_half() -> None:

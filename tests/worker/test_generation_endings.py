@@ -156,7 +156,7 @@ def test_the_caller_may_end_a_sequence_with_its_token() -> None:
     assert plan is not None
     model.run(plan)
     assert scheduler.commit(plan, {ONE: Sampled(3, FinishReason.STOP)}) == [
-        SequencePrefilled(ONE, 20, 0),
+        SequencePrefilled(ONE, 20, 0, missing=16),
         SequenceFinished(ONE, FinishReason.STOP, 20, 0, 1, frames=3, pages=3),
     ]
 

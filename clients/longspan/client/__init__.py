@@ -1,7 +1,16 @@
 """Longspan's client: stream a document up, stream answers with citations back."""
 
+from longspan.client._aio_cache import AsyncCache
 from longspan.client._aio_client import AsyncClient
 from longspan.client._aio_stream import AsyncAnswerStream
+from longspan.client._cache_types import (
+    Breaker,
+    CacheCleared,
+    CacheStats,
+    CacheVerified,
+    KvTierStats,
+    WorkerStats,
+)
 from longspan.client._config import RetryPolicy, Timeout
 from longspan.client._exceptions import (
     AnswerChanged,
@@ -29,6 +38,7 @@ from longspan.client._exceptions import (
     ProtocolError,
     QuestionTooLong,
     QueueFull,
+    QuotaExceeded,
     ServerFault,
     ServerUnavailable,
     SourceSpent,
@@ -41,6 +51,7 @@ from longspan.client._exceptions import (
 )
 from longspan.client._generation import Generation
 from longspan.client._sources import AsyncSource, Source
+from longspan.client._sync_cache import Cache
 from longspan.client._sync_client import Client
 from longspan.client._sync_stream import AnswerStream
 from longspan.client._tasks import Ask, Method, Priority, Prompt, Summarize, Task
@@ -53,8 +64,10 @@ from longspan.client._types import (
     DocumentId,
     Event,
     FinishReason,
+    KvHolding,
     Progress,
     Reasoning,
+    Rebuilt,
     Span,
     Stage,
     TextDelta,
@@ -69,9 +82,15 @@ __all__ = [
     "AnswerStream",
     "Ask",
     "AsyncAnswerStream",
+    "AsyncCache",
     "AsyncClient",
     "AsyncSource",
     "AttentionUsage",
+    "Breaker",
+    "Cache",
+    "CacheCleared",
+    "CacheStats",
+    "CacheVerified",
     "ChunkConflict",
     "ChunkOutOfOrder",
     "ChunkTooLarge",
@@ -98,6 +117,8 @@ __all__ = [
     "GenerationFailed",
     "InvalidRequest",
     "InvalidUtf8",
+    "KvHolding",
+    "KvTierStats",
     "LengthMismatch",
     "LongspanError",
     "Method",
@@ -108,7 +129,9 @@ __all__ = [
     "ProtocolError",
     "QuestionTooLong",
     "QueueFull",
+    "QuotaExceeded",
     "Reasoning",
+    "Rebuilt",
     "RetryPolicy",
     "ServerFault",
     "ServerUnavailable",
@@ -128,5 +151,6 @@ __all__ = [
     "UploadIncomplete",
     "UploadMissing",
     "Usage",
+    "WorkerStats",
     "WorkersUnavailable",
 ]

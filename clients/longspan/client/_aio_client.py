@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from longspan.client import _events, _requests
+from longspan.client._aio_cache import AsyncCache
 from longspan.client._aio_reading import reading
 from longspan.client._aio_sending import AsyncSending
 from longspan.client._aio_sources import open_async_source
@@ -223,6 +224,11 @@ class AsyncClient:
         transcript = Transcript()
         events = analyzing(self._wire, source, task, title, media_type, transcript)
         return AsyncAnswerStream(events, transcript)
+
+    @property
+    def cache(self) -> AsyncCache:
+        """What the server keeps so that it need not compute it again."""
+        return AsyncCache(self._wire)
 
     async def health(self) -> bool:
         """Whether a server answers and serves."""

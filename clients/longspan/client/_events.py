@@ -17,8 +17,10 @@ from longspan.client._types import (
     DocumentId,
     Event,
     FinishReason,
+    KvHolding,
     Progress,
     Reasoning,
+    Rebuilt,
     Span,
     Stage,
     TextDelta,
@@ -90,6 +92,19 @@ def document(message: document_pb2.Document) -> Document:
         tokens=message.tokens,
         passages=message.passages,
         create_time=message.create_time.ToDatetime(tzinfo=UTC),
+        kv=kv_holding(message.kv) if message.HasField("kv") else None,
+    )
+
+
+def kv_holding(message: document_pb2.KvHolding) -> KvHolding:
+    """Where pages lie."""
+    return KvHolding(
+        pool_pages=message.pool_pages,
+        ram_pages=message.ram_pages,
+        disk_pages=message.disk_pages,
+        disk_bytes=message.disk_bytes,
+        hits=message.hits,
+        age_s=_seconds(message.age) if message.HasField("age") else None,
     )
 
 
@@ -118,6 +133,10 @@ def _progress(message: document_pb2.Progress) -> Progress:
         tokens_prefilled=message.tokens_prefilled,
         tokens_cached=message.tokens_cached,
     )
+
+
+def _rebuilt(message: inference_service_pb2.Rebuilt) -> Rebuilt:
+    return Rebuilt(DocumentId(message.document_id), message.tokens)
 
 
 def _delta(message: inference_service_pb2.TextDelta) -> TextDelta:
@@ -185,6 +204,7 @@ _DECODERS: Mapping[str, Callable[[Any], Message]] = {
     "ack": _ack,
     "stored": _stored,
     "progress": _progress,
+    "rebuilt": _rebuilt,
     "reasoning": _reasoning,
     "delta": _delta,
     "citation": _citation,

@@ -18,6 +18,7 @@
     ├── DocumentMissing
     ├── DocumentQuarantined
     ├── DecoderRequired
+    ├── QuotaExceeded                 quota, used, limit
     ├── QueueFull
     ├── DiskFull
     ├── DeadlineExceeded
@@ -183,6 +184,25 @@ class DocumentQuarantined(LongspanError):
 
 class DecoderRequired(LongspanError):
     """The task needs a generating model, and the server has none loaded."""
+
+
+class QuotaExceeded(LongspanError):
+    """The tenant has as many documents, or bytes of them, as it may: delete some."""
+
+    @property
+    def quota(self) -> str:
+        """What is used up: "documents" or "bytes"."""
+        return self.metadata.get("quota", "")
+
+    @property
+    def used(self) -> int | None:
+        """How much of it is taken, by documents and by open uploads."""
+        return self._number("used")
+
+    @property
+    def limit(self) -> int | None:
+        """How much of it there is."""
+        return self._number("limit")
 
 
 class QueueFull(LongspanError):

@@ -17,6 +17,7 @@ from longspan.client._health import REQUEST, is_serving
 from longspan.client._lifecycle import ClientState
 from longspan.client._requests import Documents, Heading, UploadEnvelope
 from longspan.client._sources import Source, open_source
+from longspan.client._sync_cache import Cache
 from longspan.client._sync_reading import reading
 from longspan.client._sync_sending import SyncSending
 from longspan.client._sync_stream import AnswerStream, analyzing, generating
@@ -220,6 +221,11 @@ class Client:
         transcript = Transcript()
         events = analyzing(self._wire, source, task, title, media_type, transcript)
         return AnswerStream(events, transcript)
+
+    @property
+    def cache(self) -> Cache:
+        """What the server keeps so that it need not compute it again."""
+        return Cache(self._wire)
 
     def health(self) -> bool:
         """Whether a server answers and serves."""

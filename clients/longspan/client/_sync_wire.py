@@ -23,7 +23,11 @@ from longspan.client._exceptions import (
 from longspan.client._health import METHOD, REQUEST, as_it_is
 from longspan.client._retry import Patience
 from longspan.client._watchdog import Watch, Watchdog
-from longspan.v1 import document_service_pb2_grpc, inference_service_pb2_grpc
+from longspan.v1 import (
+    cache_service_pb2_grpc,
+    document_service_pb2_grpc,
+    inference_service_pb2_grpc,
+)
 
 Metadata = tuple[tuple[str, str], ...]
 Result = TypeVar("Result")
@@ -53,6 +57,7 @@ class SyncWire:
         )
         self.documents = document_service_pb2_grpc.DocumentServiceStub(self.channel)
         self.inference = inference_service_pb2_grpc.InferenceServiceStub(self.channel)
+        self.caches = cache_service_pb2_grpc.CacheServiceStub(self.channel)
         self.health = self.channel.unary_unary(METHOD, as_it_is, as_it_is)
 
     def deadline(self) -> Deadline:
@@ -94,14 +99,15 @@ class SyncWire:
             except LongspanError as error:
                 self.pause(patience, error)
 
-    def unary(self, method: Any, request: Any, deadline: Deadline) -> Any:
-        """One answer to one request.
+    def unary(self, method: Any, request: Any, deadline: Deadline, *, is_short: bool = True) -> Any:
+        """One answer to one request; one that is not short has all the time until the deadline.
 
         Raises:
             LongspanError: the call failed.
         """
         remaining_s = self.connect(deadline)
-        limits_s = [one for one in (remaining_s, self._timeout.idle) if one is not None]
+        idle_s = self._timeout.idle if is_short else None
+        limits_s = [one for one in (remaining_s, idle_s) if one is not None]
         try:
             return method(request, timeout=min(limits_s, default=None), metadata=self.metadata)
         except grpc.RpcError as error:

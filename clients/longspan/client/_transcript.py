@@ -21,6 +21,7 @@ from longspan.client._types import (
     Event,
     Progress,
     Reasoning,
+    Rebuilt,
     TextDelta,
     UnverifiedQuote,
 )
@@ -34,6 +35,7 @@ class Transcript:
         self._reasoning = DeliveredText("reasoning")
         self._citations = DeliveredItems("citation", _place)
         self._unverified = DeliveredItems("unverified quotation", _quote)
+        self._rebuilt = False
         self._completed: Completed | None = None
 
     def reopen(self) -> None:
@@ -60,6 +62,10 @@ class Transcript:
                 return self._complete(message)
             case Progress():
                 return message
+            case Rebuilt():
+                # A repeated request may find what the first one computed, or lose it again.
+                rebuilt, self._rebuilt = self._rebuilt, True
+                return None if rebuilt else message
             case Accepted():
                 # Each stream of an upload begins so.
                 self.reopen()

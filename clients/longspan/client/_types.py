@@ -30,6 +30,24 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KvHolding:
+    """Where KV pages of 256 tokens lie; one page may lie in several places.
+
+    Attributes:
+        pool_pages, ram_pages: of all workers together.
+        hits: pages found instead of computed.
+        age_s: since one of them was last used; None where none lies on disk.
+    """
+
+    pool_pages: int = 0
+    ram_pages: int = 0
+    disk_pages: int = 0
+    disk_bytes: int = 0
+    hits: int = 0
+    age_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
     """A stored document: immutable bytes under a handle that any number of questions share.
 
@@ -37,8 +55,11 @@ class Document:
         document_id: derived from the content: the same bytes have the same id.
         size_chars: Unicode code points of the text.
         sha256: lower-case hexadecimal digest of the bytes.
-        tokens, passages: 0 until the document has been indexed.
+        tokens: 0 until the document has been indexed, or read by a decoder.
+        passages: 0 until it has been indexed.
         create_time: in UTC.
+        kv: where its KV pages lie; None where that was not asked for (only ``get`` and ``list``
+            ask), or the server has no decoder, or a worker of it did not answer in time.
     """
 
     document_id: DocumentId
@@ -50,6 +71,7 @@ class Document:
     tokens: int
     passages: int
     create_time: datetime
+    kv: KvHolding | None = None
 
 
 class Stage(Enum):
@@ -126,6 +148,18 @@ class UnverifiedQuote:
     quote: str
 
 
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """The decoder computed a part of a document again, since its KV pages were gone.
+
+    Attributes:
+        tokens: so many of the document, in whole pages.
+    """
+
+    document_id: DocumentId
+    tokens: int
+
+
 class FinishReason(Enum):
     """Why an answer ended."""
 
@@ -200,7 +234,9 @@ class Completed:
     attention: AttentionUsage | None = None
 
 
-Event: TypeAlias = Progress | Reasoning | TextDelta | Citation | UnverifiedQuote | Completed
+Event: TypeAlias = (
+    Progress | Rebuilt | Reasoning | TextDelta | Citation | UnverifiedQuote | Completed
+)
 
 
 @dataclass(frozen=True, slots=True)

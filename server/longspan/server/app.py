@@ -22,6 +22,8 @@ from longspan.server.encoders import tokenizer_path
 from longspan.server.errors import ConfigError, LongspanError, WorkersUnavailable
 from longspan.server.health import Health
 from longspan.server.index.indexes import Indexes
+from longspan.server.kv.cache import KvCache
+from longspan.server.kv.keeper import Keeper
 from longspan.server.listener import Listener, check_free
 from longspan.server.pool.config import PoolConfig
 from longspan.server.pool.model_info import ModelInfo
@@ -91,7 +93,7 @@ async def running_server(
     """
     _check_before_loading(config)
     async with AsyncExitStack() as stack:
-        library = await stack.enter_async_context(Library(config.data_dir))
+        library = await stack.enter_async_context(Library(config.data_dir, config.limits))
         files = stack.enter_context(ThreadPoolExecutor(FILE_THREADS, "files"))
         health = Health()
         sockets = runtime_dir(config.data_dir)
@@ -119,7 +121,11 @@ async def running_server(
             embedder=embedder,
             indexes=indexes,
             decoder=decoder,
+            kv=None if decoder is None else KvCache(decoder.dispatcher),
         )
+        if decoder is not None:
+            keeping = asyncio.create_task(Keeper(decoder.dispatcher, library).run())
+            stack.push_async_callback(cancel_and_wait, keeping)
         sweeping = asyncio.create_task(_sweep(desk, config.limits.upload_lease_s))
         stack.push_async_callback(cancel_and_wait, sweeping)
         listener = await Listener.start(config, application, health)

@@ -18,6 +18,7 @@
     ├── DocumentMissing
     ├── DocumentQuarantined
     ├── DecoderRequired
+    ├── QuotaExceeded                 quota, used, limit
     ├── QueueFull                     retry_after_s
     ├── DiskFull                      retry_after_s
     ├── DeadlineExceeded
@@ -190,6 +191,30 @@ class DocumentQuarantined(LongspanError):
 
 class DecoderRequired(LongspanError):
     """The task needs a generating model, and none is loaded."""
+
+
+class QuotaExceeded(LongspanError):
+    """The tenant keeps as much as it may; it can delete something.
+
+    Attributes:
+        quota: "documents" or "bytes".
+        used: of it, by documents and by open uploads.
+        limit: of both.
+    """
+
+    def __init__(self, quota: str, used: int, limit: int) -> None:
+        super().__init__(
+            f"the quota of {limit} {quota} is used up: documents and open uploads have {used}; "
+            "delete documents, or wait until uploads expire"
+        )
+        self.quota = quota
+        self.used = used
+        self.limit = limit
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Which quota, and both numbers."""
+        return {"quota": self.quota, "used": str(self.used), "limit": str(self.limit)}
 
 
 class _RetryLater(LongspanError):

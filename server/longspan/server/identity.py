@@ -15,6 +15,7 @@ UploadId = NewType("UploadId", str)
 
 DEFAULT_TENANT = Tenant("default")
 TENANT_KEY = "longspan-tenant"
+_OWN_NAME = re.compile(r"doc_[0-9a-f]{24}|up_[0-9a-f]{32}")
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -38,6 +39,11 @@ def document_id(tenant: Tenant, sha256: str) -> DocumentId:
     """The id of these bytes for this tenant; another tenant's id tells nothing about it."""
     digest = hashlib.sha256(f"{len(tenant)}:{tenant}:{sha256}".encode()).hexdigest()
     return DocumentId(f"doc_{digest[:24]}")
+
+
+def is_own_name(name: str) -> bool:
+    """True where a name is one that this server gives documents or uploads."""
+    return _OWN_NAME.fullmatch(name) is not None
 
 
 def tenant_folder(tenant: Tenant) -> str:

@@ -42,6 +42,9 @@ class Limits(BaseModel):
     queued_tokens: PositiveInt = 8_000_000
     # A client that sends nothing for so long is given up; its upload stays resumable.
     chunk_wait_s: PositiveFloat = 60.0
+    # What one tenant keeps: documents, and uploads until they are stored or their lease ends.
+    tenant_documents: PositiveInt = 100_000
+    tenant_bytes: PositiveInt = 256 * 1024 * MIB
     # An upload that nobody has touched for so long is removed.
     upload_lease_s: PositiveFloat = 24 * 3600.0
     # Kept free on the disk of the data directory.

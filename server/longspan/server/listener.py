@@ -13,10 +13,13 @@ from longspan.server.config import Config
 from longspan.server.errors import ConfigError
 from longspan.server.health import Health
 from longspan.server.services.application import Application
+from longspan.server.services.cache_service import CacheService
 from longspan.server.services.document_service import DocumentService
 from longspan.server.services.errors_interceptor import ErrorsInterceptor
 from longspan.server.services.inference_service import InferenceService
 from longspan.v1 import (
+    cache_service_pb2,
+    cache_service_pb2_grpc,
     document_service_pb2,
     document_service_pb2_grpc,
     inference_service_pb2,
@@ -69,6 +72,8 @@ class Listener:
         inference = InferenceService(application)
         document_service_pb2_grpc.add_DocumentServiceServicer_to_server(documents, self._api)
         inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(inference, self._api)
+        cache = CacheService(application)
+        cache_service_pb2_grpc.add_CacheServiceServicer_to_server(cache, self._api)
         health_pb2_grpc.add_HealthServicer_to_server(health.servicer, self._api)
         self.port = _bind(self._api, config.listen)
         self._admin: grpc.aio.Server | None = None
@@ -148,7 +153,7 @@ def _not_free(address: str) -> ConfigError:
 
 
 def _service_names() -> list[str]:
-    files = (document_service_pb2, inference_service_pb2, health_pb2)
+    files = (document_service_pb2, inference_service_pb2, cache_service_pb2, health_pb2)
     names = [
         service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()
     ]

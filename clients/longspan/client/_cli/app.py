@@ -32,6 +32,14 @@ from longspan.client._cli.targets import parse_files, parse_targets
 from longspan.client._tasks import Ask, Prompt, Summarize, Task
 
 
+class CacheAction(Enum):
+    """What ``cache`` does."""
+
+    STATS = "stats"
+    VERIFY = "verify"
+    CLEAR = "clear"
+
+
 class Action(Enum):
     """What ``docs`` does."""
 
@@ -56,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
         "help_option_names": cast(list[str], []),
     }
     app.command(context_settings=untouched)(serve)
-    for command in (upload, ask, summarize, prompt, docs, fidelity):
+    for command in (upload, ask, summarize, prompt, docs, cache, fidelity):
         app.command()(spread(command))
     app.command()(doctor)
     try:
@@ -146,6 +154,22 @@ def docs(
                 documents.remove(client, ids or [], output)
             case Action.READ:
                 documents.read(client, ids or [], wanted, sys.stdout.buffer)
+
+
+def cache(
+    server_options: ServerOptions,
+    output_options: OutputOptions,
+    action: Annotated[CacheAction, typer.Argument(help="What to do.")] = CacheAction.STATS,
+) -> None:
+    """Look at what the server keeps of documents, check it, or clear it."""
+    with connected(server_options) as client, open_output(output_options) as output:
+        match action:
+            case CacheAction.STATS:
+                output.cache_stats(client.cache.stats())
+            case CacheAction.VERIFY:
+                output.cache_verified(client.cache.verify())
+            case CacheAction.CLEAR:
+                output.cache_cleared(client.cache.clear())
 
 
 def doctor(

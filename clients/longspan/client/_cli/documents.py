@@ -23,7 +23,7 @@ def upload(client: Client, files: Sequence[File], title: str | None, output: Out
 def show_all(client: Client, output: Output) -> None:
     """Every document, newest first."""
     for document in client.list():
-        output.document(document)
+        output.row(document)
 
 
 def show(client: Client, ids: list[str], output: Output) -> None:

@@ -8,6 +8,10 @@
     {"event": "completed", "finish_reason": "stop", "usage": {...}, "attention": {...}, ...}
     {"event": "document", "document_id": "...", "title": "...", "create_time": "...", ...}
     {"event": "deleted", "document_id": "..."}
+    {"event": "rebuilt", "document_id": "...", "tokens": 1536}
+    {"event": "cache_stats", "kv": {...}, "workers": [...], "held": {...}}
+    {"event": "cache_verified", "checked": 120, "damaged": 0, ...}
+    {"event": "cache_cleared", "pages": 120, "bytes": 31457280}
 
 The other names are the attributes of the client's classes of the same names.
 """
@@ -22,6 +26,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Any, Self, TextIO
 
+from longspan.client._cache_types import CacheCleared, CacheStats, CacheVerified
 from longspan.client._cli.bars import Bars
 from longspan.client._types import (
     Citation,
@@ -30,12 +35,14 @@ from longspan.client._types import (
     Event,
     Progress,
     Reasoning,
+    Rebuilt,
     TextDelta,
     UnverifiedQuote,
 )
 
 _NAMES: Mapping[type[Event], str] = {
     Progress: "progress",
+    Rebuilt: "rebuilt",
     Reasoning: "reasoning",
     TextDelta: "delta",
     Citation: "citation",
@@ -73,6 +80,10 @@ class JsonLines:
         """A document."""
         self._write("document", asdict(document))
 
+    def row(self, document: Document) -> None:
+        """A document of a list."""
+        self.document(document)
+
     def details(self, document: Document) -> None:
         """A document; there is nothing more to tell."""
         self.document(document)
@@ -80,6 +91,18 @@ class JsonLines:
     def deleted(self, document_id: str) -> None:
         """A document is gone."""
         self._write("deleted", {"document_id": document_id})
+
+    def cache_stats(self, stats: CacheStats) -> None:
+        """What is kept."""
+        self._write("cache_stats", asdict(stats))
+
+    def cache_verified(self, verified: CacheVerified) -> None:
+        """What was found on disk."""
+        self._write("cache_verified", asdict(verified))
+
+    def cache_cleared(self, cleared: CacheCleared) -> None:
+        """What was dropped."""
+        self._write("cache_cleared", asdict(cleared))
 
     def _write(self, name: str, fields: dict[str, Any]) -> None:
         line = json.dumps({"event": name, **fields}, ensure_ascii=False, default=_plain)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from rich.console import Console
 
+from longspan.client._cache_types import CacheCleared, CacheStats, CacheVerified
 from longspan.client._cli.bars import Bars
 from longspan.client._cli.json_lines import JsonLines
 from longspan.client._cli.options import OutputOptions
@@ -16,7 +17,7 @@ from longspan.client._types import Document, Event
 
 
 class Output(AbstractContextManager["Output"], Protocol):
-    """ServerOptions a command's results go."""
+    """Where a command's results go."""
 
     def event(self, event: Event) -> None:
         """Something of an answer or an upload."""
@@ -26,12 +27,28 @@ class Output(AbstractContextManager["Output"], Protocol):
         """A document, briefly."""
         ...
 
+    def row(self, document: Document) -> None:
+        """A document, as one of a list."""
+        ...
+
     def details(self, document: Document) -> None:
         """A document, in full."""
         ...
 
     def deleted(self, document_id: str) -> None:
         """A document is gone."""
+        ...
+
+    def cache_stats(self, stats: CacheStats) -> None:
+        """What is kept."""
+        ...
+
+    def cache_verified(self, verified: CacheVerified) -> None:
+        """What was found on disk."""
+        ...
+
+    def cache_cleared(self, cleared: CacheCleared) -> None:
+        """What was dropped."""
         ...
 
 

@@ -8,7 +8,16 @@ from typing import Self, TextIO
 from rich.console import Console
 from rich.text import Text
 
+from longspan.client._cache_types import CacheCleared, CacheStats, CacheVerified
 from longspan.client._cli.bars import Bars
+from longspan.client._cli.kept import (
+    DOCUMENTS_HEAD,
+    cleared_line,
+    document_row,
+    kept_text,
+    stats_lines,
+    verified_line,
+)
 from longspan.client._types import (
     AttentionUsage,
     Citation,
@@ -18,6 +27,7 @@ from longspan.client._types import (
     FinishReason,
     Progress,
     Reasoning,
+    Rebuilt,
     TextDelta,
     UnverifiedQuote,
 )
@@ -48,6 +58,7 @@ class PlainText:
         self._brief = brief
         self._reasoning = reasoning
         self._thinking = False
+        self._headed = False
         self._quotes: list[Citation | UnverifiedQuote] = []
         self._last = "\n"
 
@@ -70,6 +81,9 @@ class PlainText:
         match event:
             case Progress() if self._bars is not None:
                 self._bars.show(event)
+            case Rebuilt() if not self._brief:
+                self._stop_bars()
+                self._remark(_rebuilt(event))
             case Reasoning(text) if self._reasoning:
                 self._think(_printable(text))
             case TextDelta(text):
@@ -90,10 +104,35 @@ class PlainText:
             f"{document.tokens:>9,} tokens  {_printable(document.title)}\n"
         )
 
+    def row(self, document: Document) -> None:
+        """One line of a table."""
+        if self._brief:
+            self.document(document)
+            return
+        if not self._headed:
+            self._write(f"{DOCUMENTS_HEAD}\n")
+            self._headed = True
+        self._write(f"{_printable(document_row(document))}\n")
+
+    def cache_stats(self, stats: CacheStats) -> None:
+        """One table."""
+        for line in stats_lines(stats):
+            self._write(f"{_printable(line)}\n")
+
+    def cache_verified(self, verified: CacheVerified) -> None:
+        """One line."""
+        self._write(f"{verified_line(verified)}\n")
+
+    def cache_cleared(self, cleared: CacheCleared) -> None:
+        """One line."""
+        self._write(f"{cleared_line(cleared)}\n")
+
     def details(self, document: Document) -> None:
         """One line for each attribute."""
         for name in Document.__slots__:
-            self._write(f"{name + ':':<13}{_printable(str(getattr(document, name)))}\n")
+            value = getattr(document, name)
+            text = kept_text(document.kv) if name == "kv" else str(value)
+            self._write(f"{name + ':':<13}{_printable(text)}\n")
 
     def deleted(self, document_id: str) -> None:
         """The id, unless nothing is to be said."""
@@ -154,6 +193,13 @@ def _line(quote: Citation | UnverifiedQuote) -> str:
             return f'[{index}] bytes {span.start}–{span.end}  "{words}"\n'
         case UnverifiedQuote():
             return f'[?] in no document  "{words}"\n'
+
+
+def _rebuilt(rebuilt: Rebuilt) -> str:
+    return (
+        f"longspan: {rebuilt.tokens:,} tokens of {_printable(rebuilt.document_id)} were read "
+        "again: their KV pages were gone"
+    )
 
 
 def _figures(completed: Completed) -> str:

@@ -13,6 +13,9 @@ MESSAGE_BYTES = 8 << 20
 PAUSED_FACTOR = 16
 """Jobs that a worker holds at most, in windows: most of them wait for their clients."""
 
+MOST_QUESTIONS = 64
+"""Questions about what it keeps that one worker is asked at once; further ones are not asked."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PoolConfig:

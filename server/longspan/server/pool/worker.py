@@ -12,7 +12,7 @@ import grpc.aio
 
 from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.server.pool.channel import Command, CommandStream
-from longspan.server.pool.config import PoolConfig
+from longspan.server.pool.config import MOST_QUESTIONS, PoolConfig
 from longspan.server.pool.lifecycle import Death, DeathCause, WorkerState, moved
 from longspan.server.pool.model_info import ModelInfo
 from longspan.server.pool.process import ChildProcess
@@ -67,9 +67,9 @@ class Worker:
         self._config = config
         self._hooks = hooks
         self._again = again
-        # At most three commands wait for each job that is held, and as many for jobs that
-        # left while theirs still waited.
-        self._stream = CommandStream(path, commands=6 * config.held_jobs)
+        # At most four commands wait for each job that is held, and as many for jobs that left
+        # while theirs still waited.
+        self._stream = CommandStream(path, commands=8 * config.held_jobs + MOST_QUESTIONS)
         self._stop = asyncio.Event()
         self._refusal: str | None = None
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from longspan.server.identity import Tenant
 from longspan.server.queue.job import Priority, RequestId, Subject
 
+NOBODY = Subject("")
+
 
 @dataclass(slots=True)
 class RequestStats:
@@ -26,7 +28,9 @@ class RequestInfo:
     Attributes:
         tokens: of the whole request; decides its size class.
         deadline_s: on the event loop's clock; None waits for ever.
-        subject: content hash of the document, by which it is quarantined.
+        subject: what it is about, by which it is quarantined.
+        kept_as: the one document or upload whose KV pages its prompt has; empty where it has
+            several, or none.
         stats: counted up while the request runs.
     """
 
@@ -35,5 +39,6 @@ class RequestInfo:
     priority: Priority
     tokens: int
     subject: Subject
+    kept_as: Subject = NOBODY
     deadline_s: float | None = None
     stats: RequestStats = field(default_factory=RequestStats)

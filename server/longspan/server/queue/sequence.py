@@ -62,8 +62,11 @@ class Sequence:
 
     Attributes:
         document: what is quarantined when reading it kills workers.
+        kept_as: whose KV pages a worker computes; empty where nobody asks.
+        forgotten: those pages were dropped meanwhile, and must be again at the end.
         prefilled: tokens of the prompt that a decoder has read, and
-        cached: those of them that it found in its pages; both only grow.
+        cached: those of them that it found in its pages, and
+        missing: those before the task that were found nowhere; all only grow.
         furthest: tokens read and generated when a worker was furthest.
         feed: None while no worker has it.
 
@@ -87,10 +90,13 @@ class Sequence:
         self.prompt = prompt
         self.attention = attention
         self.document = request.subject
+        self.kept_as = request.kept_as
+        self.forgotten = False
         self.output = Output()
         self.feed: Feed | None = None
         self.prefilled = 0
         self.cached = 0
+        self.missing = 0
         self.furthest = 0
         self._target: int | None = None
         self._grew = grew

@@ -34,6 +34,7 @@ def open_command(
     *,
     given: int,
     attention: str,
+    subject: str,
     delivered: bytes,
     now: float,
 ) -> pb.ExecuteRequest:
@@ -42,6 +43,7 @@ def open_command(
     Args:
         given: how many tokens of the prompt go with it.
         attention: name of its policy.
+        subject: whose pages it computes.
         delivered: ids of the tokens that an earlier worker generated.
     """
     deadline_ms = 0
@@ -59,8 +61,14 @@ def open_command(
             deadline_ms=deadline_ms,
             attention=attention,
             task_start=_task_start(prompt, given),
+            subject=subject,
         )
     )
+
+
+def rename_command(job: Job, subject: str) -> pb.ExecuteRequest:
+    """The command that gives what a sequence is about another name."""
+    return pb.ExecuteRequest(rename=pb.Rename(job_id=job.job_id, subject=subject))
 
 
 def append_command(job: Job, prompt: Prompt, *, start: int, end: int) -> pb.ExecuteRequest:

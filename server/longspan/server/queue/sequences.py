@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.server.errors import DeadlineExceeded
+from longspan.server.identity import Tenant
 from longspan.server.pool.config import PoolConfig
 from longspan.server.pool.lifecycle import Death, WorkerState
 from longspan.server.pool.quarantine import Quarantine
@@ -23,6 +24,7 @@ from longspan.server.queue.homes import Homes
 from longspan.server.queue.job import Job, JobId, Subject
 from longspan.server.queue.placement import next_placement
 from longspan.server.queue.prompt import Prompt
+from longspan.server.queue.questions import Questions
 from longspan.server.queue.request import RequestInfo
 from longspan.server.queue.sequence import Feed, Sequence
 from longspan.server.queue.sequence_wire import (
@@ -30,6 +32,7 @@ from longspan.server.queue.sequence_wire import (
     append_command,
     end_of,
     open_command,
+    rename_command,
 )
 from longspan.server.queue.window import Window
 from longspan.server.queue.wire import cancel_command
@@ -58,6 +61,31 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
     ) -> None:
         super().__init__(config, limits, quarantine=quarantine, health_changed=health_changed)
         self._homes: Homes[Worker] = Homes()
+        self._became_ready: Callable[[Worker], None] = _no_matter_who
+        self._left_over: Callable[[Tenant, Subject], None] = _no_matter_what
+        self.questions = Questions()
+
+    @property
+    def workers(self) -> list[Worker]:
+        """Those that are ready."""
+        return list(self._windows)
+
+    def watch(
+        self, ready: Callable[[Worker], None], left_over: Callable[[Tenant, Subject], None]
+    ) -> None:
+        """Be told what matters to whoever looks after what workers keep.
+
+        Args:
+            ready: a worker has become ready.
+            left_over: a sequence ended whose pages were forgotten while it ran.
+        """
+        self._became_ready, self._left_over = ready, left_over
+
+    def forgotten(self, tenant: Tenant, subject: Subject) -> None:
+        """A subject's pages are being dropped: what runs on it will leave further ones."""
+        for work in self._works.values():
+            if (work.request.tenant, work.kept_as) == (tenant, subject):
+                work.forgotten = True
 
     @asynccontextmanager
     async def open(
@@ -105,10 +133,12 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
         if self._quarantine.error(sequence.document, self._loop.time()) is not None:
             self.quarantine(subject)
         self.check(subject)
-        sequence.document = subject
+        sequence.document = sequence.kept_as = subject
         worker = self._holder(sequence.job.job_id)
         if worker is not None:
             self._homes.settle(sequence.pages, worker)
+            if worker.state is WorkerState.READY:
+                worker.send(rename_command(sequence.job, subject))
 
     def probation(self) -> list[JobId]:
         """Sequences on a worker that may not get another beside them yet."""
@@ -135,6 +165,7 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
             prompt,
             given=given,
             attention=work.attention,
+            subject=work.kept_as,
             delivered=work.output.ids,
             now=self._loop.time(),
         )
@@ -184,6 +215,7 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
         length = len(sequence.prompt)
         sequence.prefilled = max(sequence.prefilled, min(event.tokens, length))
         sequence.cached = max(sequence.cached, min(event.cached, length))
+        sequence.missing = max(sequence.missing, min(event.missing, length))
         if sequence.feed is not None:
             sequence.feed.prefilled = event.tokens
             self._rest(worker, sequence)
@@ -231,9 +263,32 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
         if not work.lost():
             self._quarantine.cleared(work.job.job_id)
 
+    def _ready(self, worker: Worker) -> None:
+        super()._ready(worker)
+        self._became_ready(worker)
+
+    def _heard(self, worker: Worker, event: pb.Event) -> None:
+        if not self.questions.heard(worker, event):
+            super()._heard(worker, event)
+
+    def _drop(self, job_id: JobId) -> None:
+        work = self._works.get(job_id)
+        super()._drop(job_id)
+        if work is not None and work.forgotten:
+            self._left_over(work.request.tenant, work.kept_as)
+
     def _died(self, worker: Worker, death: Death) -> None:
         self._homes.lose(worker)
+        self.questions.lose(worker)
         super()._died(worker, death)
+
+
+def _no_matter_who(worker: Worker) -> None:
+    return
+
+
+def _no_matter_what(tenant: Tenant, subject: Subject) -> None:
+    return
 
 
 def _behind(feed: Feed, prompt: Prompt) -> bool:

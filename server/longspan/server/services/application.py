@@ -8,6 +8,7 @@ from longspan.server.decoder.decoder import Decoder
 from longspan.server.embedder import Embedder
 from longspan.server.errors import WorkersUnavailable
 from longspan.server.index.indexes import Indexes
+from longspan.server.kv.cache import KvCache
 from longspan.server.limits import Limits
 from longspan.server.queue.job import RequestId
 from longspan.server.services.admission import Admission
@@ -24,7 +25,7 @@ class Application:
 
     Attributes:
         embedder, indexes: None without an encoder.
-        decoder: None without a generating model.
+        decoder, kv: None without a generating model.
     """
 
     limits: Limits
@@ -35,6 +36,7 @@ class Application:
     embedder: Embedder | None
     indexes: Indexes | None
     decoder: Decoder | None
+    kv: KvCache | None
 
     def require_embedder(self) -> Embedder:
         """The embedder.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from longspan.server.aio import while_running
 from longspan.server.errors import InvalidRequest
 from longspan.server.identity import DocumentId
 from longspan.server.index.growth import Growth
-from longspan.server.queue.job import Priority
+from longspan.server.kv.holdings import Held
+from longspan.server.queue.job import Priority, Subject
 from longspan.server.queue.request import RequestStats
 from longspan.server.services import translate
 from longspan.server.services.admission import Call
@@ -16,8 +18,8 @@ from longspan.server.services.application import Application
 from longspan.server.services.progressing import Progressing
 from longspan.server.services.wire import Context, Inbox, Outbox
 from longspan.server.store.records import Place, StoredDocument
+from longspan.v1 import document_pb2, document_service_pb2_grpc
 from longspan.v1 import document_service_pb2 as pb
-from longspan.v1 import document_service_pb2_grpc
 
 DEFAULT_PAGE = 100
 
@@ -49,7 +51,8 @@ class DocumentService(document_service_pb2_grpc.DocumentServiceServicer):
             document = await self._app.library.document(
                 call.tenant, DocumentId(request.document_id)
             )
-            return pb.GetDocumentResponse(document=translate.document(document))
+            [described] = await self._with_holdings(call, [document])
+            return pb.GetDocumentResponse(document=described)
 
     async def ListDocuments(
         self, request: pb.ListDocumentsRequest, context: Context
@@ -65,7 +68,7 @@ class DocumentService(document_service_pb2_grpc.DocumentServiceServicer):
             found = await self._app.library.documents(call.tenant, limit=size + 1, after=after)
             page = found[:size]
             return pb.ListDocumentsResponse(
-                documents=[translate.document(document) for document in page],
+                documents=await self._with_holdings(call, page),
                 next_page_token=page[-1].place.token() if len(found) > size else "",
             )
 
@@ -99,6 +102,20 @@ class DocumentService(document_service_pb2_grpc.DocumentServiceServicer):
                     start += len(data)
             finally:
                 growth.close()
+
+    async def _with_holdings(
+        self, call: Call, documents: Sequence[StoredDocument]
+    ) -> list[document_pb2.Document]:
+        """Documents, and where their KV pages lie if the workers tell soon."""
+        held = None
+        if self._app.kv is not None and documents:
+            held = await self._app.kv.holdings(call.tenant)
+        if held is None:
+            return [translate.document(document) for document in documents]
+        return [
+            translate.document(document, held.get(Subject(document.document_id), Held()))
+            for document in documents
+        ]
 
     async def _upload_and_tell(
         self, call: Call, inbox: Inbox[pb.UploadRequest], outbox: Outbox, progress: Progressing

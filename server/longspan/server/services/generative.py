@@ -25,6 +25,7 @@ from longspan.server.services import translate
 from longspan.server.services.application import Application
 from longspan.server.services.conversation import Conversation, named_documents, now_s
 from longspan.server.services.intake import Follow
+from longspan.server.services.rebuilding import Rebuilding
 from longspan.server.services.wire import Inbox
 from longspan.server.store.records import StoredDocument
 from longspan.server.tasks.answer import (
@@ -107,7 +108,7 @@ class Generative:
         documents = await named_documents(self._app, talk, request)
         size_bytes = sum(document.size_bytes for document in documents)
         # Of several documents nobody knows which one kills.
-        subject = documents[0].document_id if len(documents) == 1 else talk.call.request_id
+        subject = documents[0].document_id if len(documents) == 1 else ""
         async with self._generating(talk, options, subject, size_bytes) as run:
             for document in documents:
                 talk.progress.received(document)
@@ -151,13 +152,15 @@ class Generative:
     async def _generating(
         self, talk: Conversation, options: GenerationOptions, subject: str, size_bytes: int
     ) -> AsyncIterator[Generating]:
+        """A prompt about one document or upload, or an empty ``subject`` for several."""
         request = RequestInfo(
             request_id=talk.call.request_id,
             tenant=talk.call.tenant,
             priority=talk.priority,
             tokens=max(size_bytes // BYTES_PER_TOKEN, 1) + options.max_tokens,
             deadline_s=talk.call.deadline_s,
-            subject=Subject(subject),
+            subject=Subject(subject or talk.call.request_id),
+            kept_as=Subject(subject),
             stats=talk.stats,
         )
         async with generating(self._decoder, talk.task, options, request) as run:
@@ -171,13 +174,23 @@ class Generative:
         await talk.progress.report(talk.outbox)
         vault = self._app.library.vault
         files = [(document.document_id, vault.content(document)) for document in documents]
+        rebuilding = await Rebuilding.of(self._app.library, run, documents)
         with closing(Sources(files)) as sources:
             async for event in run.answer(sources):
                 if talk.progress.stage != document_pb2.STAGE_ANSWERING:
-                    talk.progress.stage = document_pb2.STAGE_ANSWERING
-                    await talk.progress.report(talk.outbox)
+                    await self._begin_answer(talk, rebuilding)
                 await talk.outbox.send(**_message(event))
+        if talk.progress.stage != document_pb2.STAGE_ANSWERING:
+            await self._begin_answer(talk, rebuilding)
+        if rebuilding is not None:
+            await rebuilding.remember()
         return self._completed(talk, run, documents)
+
+    async def _begin_answer(self, talk: Conversation, rebuilding: Rebuilding | None) -> None:
+        talk.progress.stage = document_pb2.STAGE_ANSWERING
+        await talk.progress.report(talk.outbox)
+        if rebuilding is not None:
+            await rebuilding.tell(talk)
 
     def _completed(
         self, talk: Conversation, run: Generating, documents: Sequence[StoredDocument]

@@ -34,6 +34,7 @@ STATUSES: Mapping[type[errors.LongspanError], StatusCode] = {
     errors.DocumentMissing: StatusCode.NOT_FOUND,
     errors.DocumentQuarantined: StatusCode.FAILED_PRECONDITION,
     errors.DecoderRequired: StatusCode.FAILED_PRECONDITION,
+    errors.QuotaExceeded: StatusCode.RESOURCE_EXHAUSTED,
     errors.QueueFull: StatusCode.RESOURCE_EXHAUSTED,
     errors.DiskFull: StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineExceeded: StatusCode.DEADLINE_EXCEEDED,

@@ -6,6 +6,7 @@ from google.protobuf import duration_pb2, timestamp_pb2
 
 from longspan.server.errors import InvalidRequest
 from longspan.server.identity import UploadId
+from longspan.server.kv.holdings import Held
 from longspan.server.queue.job import Priority
 from longspan.server.queue.output import AttentionUsage
 from longspan.server.store.records import StoredDocument
@@ -37,8 +38,8 @@ _METHODS = {
 }
 
 
-def document(record: StoredDocument) -> document_pb2.Document:
-    """A stored document as callers see it."""
+def document(record: StoredDocument, kv: Held | None = None) -> document_pb2.Document:
+    """A stored document as callers see it; ``kv`` is where its pages lie, where that is known."""
     created = timestamp_pb2.Timestamp()
     created.FromMicroseconds(int(record.created_s * 1e6))
     return document_pb2.Document(
@@ -51,6 +52,19 @@ def document(record: StoredDocument) -> document_pb2.Document:
         tokens=record.tokens,
         passages=record.passages,
         create_time=created,
+        kv=None if kv is None else held(kv),
+    )
+
+
+def held(value: Held) -> document_pb2.KvHolding:
+    """Where pages lie."""
+    return document_pb2.KvHolding(
+        pool_pages=value.pool_pages,
+        ram_pages=value.ram_pages,
+        disk_pages=value.disk_pages,
+        disk_bytes=value.disk_bytes,
+        hits=value.hits,
+        age=None if value.age_s is None else duration(value.age_s),
     )
 
 

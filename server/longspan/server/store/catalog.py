@@ -11,6 +11,7 @@ import sqlite3
 from pathlib import Path
 
 from longspan.server.identity import DocumentId, Tenant, UploadId
+from longspan.server.store.quotas import Usage
 from longspan.server.store.records import OpenUpload, Place, StoredDocument
 
 _SCHEMA = """
@@ -26,7 +27,7 @@ CREATE TABLE IF NOT EXISTS documents (
     passages INTEGER NOT NULL,
     created_s REAL NOT NULL
 ) STRICT;
-CREATE INDEX IF NOT EXISTS newest ON documents (tenant, created_s DESC, document_id);
+CREATE INDEX IF NOT EXISTS newest ON documents (tenant, created_s DESC, document_id, size_bytes);
 CREATE TABLE IF NOT EXISTS uploads (
     upload_id TEXT PRIMARY KEY,
     tenant TEXT NOT NULL,
@@ -34,9 +35,20 @@ CREATE TABLE IF NOT EXISTS uploads (
     media_type TEXT NOT NULL,
     declared_bytes INTEGER,
     touched_s REAL NOT NULL,
-    document_id TEXT
+    document_id TEXT,
+    reserved_bytes INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+CREATE TABLE IF NOT EXISTS readings (
+    document_id TEXT NOT NULL,
+    read_as TEXT NOT NULL,
+    tokens INTEGER NOT NULL,
+    read_s REAL NOT NULL,
+    PRIMARY KEY (document_id, read_as)
+) STRICT, WITHOUT ROWID;
 """
+
+_READINGS = 16
+"""Ways to read a document that are remembered; the newest ones."""
 
 
 class Catalog:
@@ -47,6 +59,7 @@ class Catalog:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.executescript(_SCHEMA)
+        self._add_what_is_new()
 
     def close(self) -> None:
         """Close the connection."""
@@ -116,17 +129,73 @@ class Catalog:
         self._db.execute(
             "DELETE FROM uploads WHERE document_id = ? AND tenant = ?", (document_id, tenant)
         )
+        if cursor.rowcount > 0:
+            self._db.execute("DELETE FROM readings WHERE document_id = ?", (document_id,))
         return cursor.rowcount > 0
+
+    def tokens_read(self, document_id: DocumentId, read_as: str) -> int:
+        """Tokens that a decoder has read of a document, in this way; 0 where it never did."""
+        row = self._db.execute(
+            "SELECT tokens FROM readings WHERE document_id = ? AND read_as = ?",
+            (document_id, read_as),
+        ).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def note_reading(
+        self, document_id: DocumentId, read_as: str, tokens: int, own_tokens: int, now_s: float
+    ) -> None:
+        """A decoder has read a document; nothing if the document is gone.
+
+        Args:
+            document_id: which.
+            read_as: in which way.
+            tokens: that can be found again.
+            own_tokens: of the document, which counts where no index has counted them.
+            now_s: when.
+        """
+        self._db.execute(
+            "UPDATE documents SET tokens = ? WHERE document_id = ? AND passages = 0",
+            (own_tokens, document_id),
+        )
+        self._db.execute(
+            "INSERT OR REPLACE INTO readings SELECT :document_id, :read_as, :tokens, :now_s "
+            "WHERE EXISTS (SELECT 1 FROM documents WHERE document_id = :document_id)",
+            {"document_id": document_id, "read_as": read_as, "tokens": tokens, "now_s": now_s},
+        )
+        self._db.execute(
+            "DELETE FROM readings WHERE document_id = :document_id AND read_as NOT IN (SELECT "
+            "read_as FROM readings WHERE document_id = :document_id ORDER BY read_s DESC "
+            "LIMIT :kept)",
+            {"document_id": document_id, "kept": _READINGS},
+        )
 
     def put_upload(self, upload: OpenUpload) -> None:
         """Add or replace an upload."""
         self._db.execute(
-            "INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?)", _values(upload)
+            "INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?, ?)", _values(upload)
         )
 
     def touch_upload(self, upload_id: UploadId, now_s: float) -> None:
         """Note that somebody was here; nothing if the upload is gone."""
         self._db.execute("UPDATE uploads SET touched_s = ? WHERE upload_id = ?", (now_s, upload_id))
+
+    def reserve(self, upload_id: UploadId, size_bytes: int) -> None:
+        """Note how many bytes an upload counts for; nothing if the upload is gone."""
+        self._db.execute(
+            "UPDATE uploads SET reserved_bytes = ? WHERE upload_id = ?", (size_bytes, upload_id)
+        )
+
+    def usage(self, tenant: Tenant) -> Usage:
+        """What a tenant keeps, its open uploads included."""
+        row = self._db.execute(
+            "SELECT sum(n), sum(size) FROM ("
+            "SELECT count(*) AS n, coalesce(sum(size_bytes), 0) AS size "
+            "FROM documents WHERE tenant = :tenant UNION ALL "
+            "SELECT count(*), coalesce(sum(reserved_bytes), 0) "
+            "FROM uploads WHERE tenant = :tenant AND document_id IS NULL)",
+            {"tenant": tenant},
+        ).fetchone()
+        return Usage(*row)
 
     def upload(self, tenant: Tenant, upload_id: UploadId) -> OpenUpload | None:
         """One upload of this tenant."""
@@ -144,10 +213,35 @@ class Catalog:
         rows = self._db.execute("SELECT * FROM uploads WHERE touched_s < ?", (touched_before_s,))
         return [OpenUpload(*row) for row in rows]
 
+    def uploads_of(self, document: StoredDocument) -> list[UploadId]:
+        """The uploads that led to a document."""
+        rows = self._db.execute(
+            "SELECT upload_id FROM uploads WHERE document_id = ? AND tenant = ?",
+            (document.document_id, document.tenant),
+        )
+        return [UploadId(upload_id) for (upload_id,) in rows]
+
+    def has(self, tenant: Tenant, name: str) -> bool:
+        """True where a name is that of a document or upload of this tenant."""
+        row = self._db.execute(
+            "SELECT EXISTS (SELECT 1 FROM documents WHERE document_id = :name AND tenant = :tenant)"
+            " OR EXISTS (SELECT 1 FROM uploads WHERE upload_id = :name AND tenant = :tenant)",
+            {"name": name, "tenant": tenant},
+        ).fetchone()
+        return bool(row[0])
+
     def count_uploads(self) -> int:
         """Uploads that are not stored yet."""
         row = self._db.execute("SELECT count(*) FROM uploads WHERE document_id IS NULL").fetchone()
         return int(row[0])
+
+    def _add_what_is_new(self) -> None:
+        """Columns that a folder of an earlier version lacks."""
+        columns = {row[1] for row in self._db.execute("PRAGMA table_info(uploads)")}
+        if "reserved_bytes" not in columns:
+            self._db.execute(
+                "ALTER TABLE uploads ADD COLUMN reserved_bytes INTEGER NOT NULL DEFAULT 0"
+            )
 
 
 def _values(record: StoredDocument | OpenUpload) -> tuple[object, ...]:

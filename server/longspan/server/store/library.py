@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import sqlite3
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,18 +14,31 @@ from typing import ParamSpec, Self, TypeVar
 from longspan.server.aio import in_thread
 from longspan.server.errors import ConfigError, DocumentMissing, UploadMissing, disk_full
 from longspan.server.identity import DocumentId, Tenant, UploadId, document_id, new_upload_id
+from longspan.server.limits import Limits
 from longspan.server.store.catalog import Catalog
+from longspan.server.store.quotas import check_bytes, check_count, room_bytes
 from longspan.server.store.records import OpenUpload, Place, StoredDocument
 from longspan.server.store.vault import Vault
 
+RESERVE_BYTES = 256 << 10
+"""What an upload of unknown length reserves beyond what has come, so as not to ask every time."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
+Removed = Callable[[Tenant, Sequence[str]], None]
+"""Is told a tenant, and the ids of documents and uploads that it has no more."""
 
 
 class Library:
-    """Asynchronous face of catalog and vault; one thread does all the work."""
+    """Asynchronous face of catalog and vault; one thread does all the work.
 
-    def __init__(self, data_dir: Path) -> None:
+    Args:
+        data_dir: where everything lies.
+        limits: a tenant's quotas are among them.
+    """
+
+    def __init__(self, data_dir: Path, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
         self.vault = Vault(data_dir)
         try:
             self._catalog = Catalog(self.vault.catalog)
@@ -33,6 +46,7 @@ class Library:
             self.vault.close()
             raise ConfigError(f"catalog {self.vault.catalog} cannot be used: {error}") from error
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="library")
+        self._removed: Removed = _nobody
 
     async def __aenter__(self) -> Self:
         await self._run(self._recover)
@@ -43,15 +57,40 @@ class Library:
         self._thread.shutdown()
         self.vault.close()
 
+    def watch(self, removed: Removed) -> None:
+        """Tell somebody, on the event loop, which documents and uploads are gone."""
+        self._removed = removed
+
     async def open_upload(
         self, tenant: Tenant, *, title: str, media_type: str, declared_bytes: int | None
     ) -> OpenUpload:
-        """Register a new upload."""
+        """Register a new upload.
+
+        Raises:
+            QuotaExceeded: the tenant keeps too much already.
+        """
+        reserved = declared_bytes or 0
         upload = OpenUpload(
-            new_upload_id(), tenant, title, media_type, declared_bytes, time.time(), None
+            new_upload_id(), tenant, title, media_type, declared_bytes, time.time(), None, reserved
         )
-        await self._run(self._catalog.put_upload, upload)
+        await self._run(self._open_upload, upload)
         return upload
+
+    async def reserve(self, upload: OpenUpload, reserved_bytes: int, size_bytes: int) -> int:
+        """Let an upload grow beyond what it has reserved.
+
+        Args:
+            upload: it declared no length.
+            reserved_bytes: so far.
+            size_bytes: what it needs now.
+
+        Returns:
+            What is reserved now: more than that, where the quota has room.
+
+        Raises:
+            QuotaExceeded: the tenant keeps too much already.
+        """
+        return await self._run(self._reserve, upload, reserved_bytes, size_bytes)
 
     async def find_upload(self, tenant: Tenant, upload_id: UploadId) -> OpenUpload:
         """An upload to resume.
@@ -86,9 +125,10 @@ class Library:
         )
         return await self._run(self._keep, upload, document)
 
-    async def discard_upload(self, upload_id: UploadId) -> None:
+    async def discard_upload(self, upload: OpenUpload) -> None:
         """Forget an upload and remove its file."""
-        await self._run(self._discard_upload, upload_id)
+        await self._run(self._discard_upload, upload.upload_id)
+        self._removed(upload.tenant, [upload.upload_id])
 
     async def document(self, tenant: Tenant, document_id: DocumentId) -> StoredDocument:
         """A stored document.
@@ -114,6 +154,18 @@ class Library:
         """
         return await self._run(self._set_indexed, document)
 
+    async def tokens_read(self, document_id: DocumentId, read_as: str) -> int:
+        """Tokens that a decoder has read of a document, in this way; 0 where it never did."""
+        return await self._run(self._catalog.tokens_read, document_id, read_as)
+
+    async def note_reading(
+        self, document_id: DocumentId, read_as: str, tokens: int, own_tokens: int
+    ) -> None:
+        """A decoder has read a document, ``own_tokens`` long; nothing if the document is gone."""
+        await self._run(
+            self._catalog.note_reading, document_id, read_as, tokens, own_tokens, time.time()
+        )
+
     async def delete(self, tenant: Tenant, document_id: DocumentId) -> None:
         """Remove a document and everything derived from it.
 
@@ -121,13 +173,21 @@ class Library:
             DocumentMissing: this tenant has none of this id.
         """
         document = await self.document(tenant, document_id)
-        await self._run(self._delete, document)
+        uploads = await self._run(self._delete, document)
+        self._removed(tenant, [document_id, *uploads])
 
     async def expire_uploads(
         self, lease_s: float, *, spared: Collection[UploadId] = frozenset()
     ) -> int:
         """Remove uploads that nobody has touched for ``lease_s``; return how many."""
-        return await self._run(self._expire, time.time() - lease_s, spared)
+        expired = await self._run(self._expire, time.time() - lease_s, spared)
+        for upload in expired:
+            self._removed(upload.tenant, [upload.upload_id])
+        return len(expired)
+
+    async def unknown(self, names: Collection[tuple[Tenant, str]]) -> list[tuple[Tenant, str]]:
+        """Those of the names that no document and no upload of their tenants has."""
+        return await self._run(lambda: [one for one in names if not self._catalog.has(*one)])
 
     async def count_uploads(self) -> int:
         """Uploads that are open and not stored yet."""
@@ -144,6 +204,20 @@ class Library:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise disk_full() from error
             raise
+
+    def _open_upload(self, upload: OpenUpload) -> None:
+        usage = self._catalog.usage(upload.tenant)
+        check_count(usage, self._limits)
+        check_bytes(usage, upload.reserved_bytes, self._limits)
+        self._catalog.put_upload(upload)
+
+    def _reserve(self, upload: OpenUpload, reserved_bytes: int, size_bytes: int) -> int:
+        usage = self._catalog.usage(upload.tenant)
+        check_bytes(usage, size_bytes - reserved_bytes, self._limits)
+        more = min(size_bytes + RESERVE_BYTES, reserved_bytes + room_bytes(usage, self._limits))
+        reserved = max(size_bytes, more)
+        self._catalog.reserve(upload.upload_id, reserved)
+        return reserved
 
     def _keep(self, upload: OpenUpload, document: StoredDocument) -> StoredDocument:
         # Rows first: a crash before the rename leaves what ``_recover`` needs to finish it.
@@ -164,18 +238,21 @@ class Library:
             self.vault.discard(document)
         return stored
 
-    def _delete(self, document: StoredDocument) -> None:
+    def _delete(self, document: StoredDocument) -> list[UploadId]:
+        """Returns the uploads that led to it, which are gone too."""
         # Files first: a crash leaves a row that can be deleted again, not bytes that nobody
         # knows of; and on a full disk the files make room for the row's change.
         self.vault.discard(document)
+        uploads = self._catalog.uploads_of(document)
         self._catalog.delete_document(document.tenant, document.document_id)
+        return uploads
 
-    def _expire(self, touched_before_s: float, spared: Collection[UploadId]) -> int:
+    def _expire(self, touched_before_s: float, spared: Collection[UploadId]) -> list[OpenUpload]:
         old = self._catalog.uploads(touched_before_s=touched_before_s)
         expired = [upload for upload in old if upload.upload_id not in spared]
         for upload in expired:
             self._discard_upload(upload.upload_id)
-        return len(expired)
+        return expired
 
     def _recover(self) -> None:
         known = {
@@ -194,3 +271,7 @@ class Library:
             self.vault.discard_spool(upload.upload_id)
         else:
             self.vault.keep(upload.upload_id, document)
+
+
+def _nobody(tenant: Tenant, names: Sequence[str]) -> None:
+    return

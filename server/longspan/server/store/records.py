@@ -60,7 +60,10 @@ class StoredDocument:
 
 @dataclass(frozen=True, slots=True)
 class OpenUpload:
-    """An upload that can be resumed; ``document_id`` is set once it is stored."""
+    """An upload that can be resumed; ``document_id`` is set once it is stored.
+
+    ``reserved_bytes`` is what it counts for in its tenant's quota until then.
+    """
 
     upload_id: UploadId
     tenant: Tenant
@@ -69,3 +72,4 @@ class OpenUpload:
     declared_bytes: int | None
     touched_s: float
     document_id: DocumentId | None
+    reserved_bytes: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from hashlib import sha256
 
 from longspan.server.aio import in_thread
 from longspan.server.decoder.decoder import Decoder
@@ -17,6 +18,7 @@ from longspan.server.index.growth import Growth
 from longspan.server.queue.job import Subject
 from longspan.server.queue.output import Finish
 from longspan.server.queue.request import RequestInfo
+from longspan.server.queue.sequence import PAGE_TOKENS
 from longspan.server.queue.sequence import Sequence as OpenSequence
 from longspan.server.tasks.answer import (
     Citation,
@@ -63,6 +65,24 @@ class Generating:
     def cached(self) -> int:
         """Those of them whose KV pages were there already."""
         return self._sequence.cached
+
+    @property
+    def missing(self) -> int:
+        """Tokens before the task that were computed because their pages were nowhere."""
+        return self._sequence.missing
+
+    @property
+    def whole_tokens(self) -> int:
+        """Tokens before the task that lie in whole pages."""
+        task_start = self._sequence.prompt.task_start
+        return task_start - task_start % PAGE_TOKENS
+
+    @property
+    def read_as(self) -> str:
+        """What decides the pages of a document beside itself, hashed: who reads it, and how."""
+        model = self._decoder.model
+        named = f"{model.fingerprint} {model.dtype} {self._sequence.attention} ".encode()
+        return sha256(named + self._tokens.prefix.astype("<u4").tobytes()).hexdigest()
 
     def tokens_of(self, document: int) -> int:
         """Tokens of one document, by its place among them."""

@@ -97,7 +97,7 @@ class UploadDesk:
         if committed_bytes > 0 or hold.lost.is_set():
             await self._library.touch(upload)
         else:
-            await self._library.discard_upload(upload.upload_id)
+            await self._library.discard_upload(upload)
 
     def _check(self, header: Header) -> None:
         if header.media_type not in MEDIA_TYPES:

@@ -12,6 +12,7 @@ from longspan.server.errors import (
     InvalidRequest,
     InvalidUtf8,
     LengthMismatch,
+    QuotaExceeded,
 )
 from longspan.server.index.growth import Growth
 from longspan.server.limits import Limits
@@ -80,6 +81,7 @@ class ReceivingSession:
         self._spool = spool
         self._library = library
         self._threads = threads
+        self._reserved_bytes = upload.reserved_bytes
         self._machine = Upload(
             received=spool.size_bytes, declared=upload.declared_bytes, limits=limits
         )
@@ -95,7 +97,7 @@ class ReceivingSession:
                 threads, lambda: Spool(path, free_space_bytes=limits.free_space_bytes)
             )
         except InvalidUtf8:
-            await library.discard_upload(upload.upload_id)
+            await library.discard_upload(upload)
             raise
         return cls(upload, spool, library=library, limits=limits, threads=threads)
 
@@ -113,18 +115,20 @@ class ReceivingSession:
         """Keep one chunk.
 
         Raises:
-            LongspanError: the chunk does not fit, is not text, or the disk is full.
+            LongspanError: the chunk does not fit, is not text, the tenant's quota is used up (the
+                upload is discarded), or the disk is full (it can go on).
         """
         effect = self._machine.handle(Chunk(offset, len(data)))
         try:
             match effect:
                 case Append():
+                    await self._reserve(self.committed_bytes + len(data))
                     await in_thread(self._threads, lambda: self._spool.append(data))
                     if self._growth is not None:
                         self._growth.grow(self.committed_bytes)
                 case Compare(start):
                     await in_thread(self._threads, lambda: self._spool.compare(start, data))
-        except InvalidUtf8:
+        except (InvalidUtf8, QuotaExceeded):
             await self._discard()
             raise
 
@@ -158,8 +162,15 @@ class ReceivingSession:
             self._machine.handle(Ended())
         await in_thread(self._threads, self._spool.close)
 
+    async def _reserve(self, size_bytes: int) -> None:
+        """Take the room for so many bytes in the tenant's quota."""
+        if size_bytes > self._reserved_bytes:
+            self._reserved_bytes = await self._library.reserve(
+                self.upload, self._reserved_bytes, size_bytes
+            )
+
     async def _discard(self) -> None:
-        await self._library.discard_upload(self.upload.upload_id)
+        await self._library.discard_upload(self.upload)
 
 
 class ReplayedSession:

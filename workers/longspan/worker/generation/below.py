@@ -12,6 +12,7 @@ from longspan.worker.generation.restorer import Restorer
 from longspan.worker.generation.saver import Saver
 from longspan.worker.generation.sequence import Sequence
 from longspan.worker.generation.work import Work
+from longspan.worker.kv.chain import PageKey
 from longspan.worker.kv.label import Label
 from longspan.worker.kv.pages import PageId, PageTable
 from longspan.worker.tiers.costs import Rate
@@ -70,6 +71,14 @@ class Below:
     def rename(self, old: Label, subject: str) -> None:
         """What belongs where ``old`` does has another subject from now on."""
         self._saver.rename(old, subject)
+
+    def forget(self, tenant: str, subject: str) -> None:
+        """What waits to be stored of a tenant's subject is not stored; empty names mean all."""
+        self._saver.forget(tenant, subject)
+
+    def knows(self, key: PageKey, group: int) -> bool:
+        """True where a part of a page lies below, as far as is known without I/O."""
+        return self._tiers.knows(key, group)
 
     def completed(self, sequence: Sequence, first: int) -> None:
         """The pages from ``first`` to where the sequence stands have become full."""

@@ -18,6 +18,11 @@ Knows = Callable[[PageKey, int], bool]
 """True where a page's part of a group of layers can be had."""
 
 
+def knows_nothing(key: PageKey, group: int) -> bool:
+    """What is known where nothing is kept."""
+    return False
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockTables:
     """Where the first pages of a sequence lie.
@@ -77,6 +82,19 @@ class Memory:
             self._table.register(held, sequence.key(page), sequence.label(page))
         sequence.advance(end)
         self._drop(sequence)
+
+    def count_missing(self, sequence: Sequence, end: int, below: Knows) -> None:
+        """Positions below ``end`` were computed: count the pages that nobody had, each once.
+
+        A layer that forgets pages by design says nothing about what was lost.
+        """
+        keeping = [g for g, retention in enumerate(sequence.spec.retentions) if not retention.drops]
+        last = min(end, sequence.document_end) // self.page_tokens
+        for page in range(max(sequence.page, sequence.sought), last):
+            key = sequence.key(page)
+            found = any(self._table.knows(key, (g,)) or below(key, g) for g in keeping)
+            sequence.missing_tokens += 0 if found or not keeping else self.page_tokens
+        sequence.sought = max(sequence.sought, last)
 
     def release(self, sequence: Sequence) -> None:
         """Give up all pages; the last ones are evicted first."""

@@ -49,11 +49,16 @@ class Sampled:
 
 @dataclass(frozen=True, slots=True)
 class SequencePrefilled:
-    """How many prompt tokens have their KV, and how many of them came from cached pages."""
+    """How many prompt tokens have their KV, and how many of them came from cached pages.
+
+    Attributes:
+        missing: tokens before the task that were computed since their pages were nowhere.
+    """
 
     sequence_id: SequenceId
     tokens: int
     cached: int
+    missing: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,12 @@ class Saver:
                 label = replace(waiting.label, subject=subject)
                 self._line[key] = replace(waiting, label=label)
 
+    def forget(self, tenant: str, subject: str) -> None:
+        """What waits of a tenant's subject is not stored; empty names mean all."""
+        gone = [k for k, w in self._line.items() if w.label.belongs(tenant, subject)]
+        for key in gone:
+            del self._line[key]
+
     def pump(self) -> None:
         """Start as many copies as may run at once."""
         while self._line and len(self._moving) < MOST_MOVING:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from longspan.worker.generation.below import Below
 from longspan.worker.generation.limits import OPEN_SEQUENCES, StepLimits
-from longspan.worker.generation.memory import Memory
+from longspan.worker.generation.memory import Memory, knows_nothing
 from longspan.worker.generation.outcomes import (
     Ending,
     FailureReason,
@@ -203,6 +203,11 @@ class Scheduler:
             self._below.rename(old, subject)
         return old
 
+    def forget(self, tenant: str, subject: str) -> None:
+        """What waits to be stored of a tenant's subject is not stored; empty names mean all."""
+        if self._below is not None:
+            self._below.forget(tenant, subject)
+
     def outcomes(self) -> list[Outcome]:
         """Hand over what happened beside the steps since the last call."""
         outcomes, self._outcomes = self._outcomes, []
@@ -295,6 +300,8 @@ class Scheduler:
         """Take in one chunk of a step that was computed."""
         sequence = self._sequences[chunk.sequence_id]
         first = sequence.page
+        below = self._below.knows if self._below is not None else knows_nothing
+        self.memory.count_missing(sequence, chunk.end, below)
         self.memory.complete(sequence, chunk.end)
         if self._below is not None:
             self._below.completed(sequence, first)
@@ -320,7 +327,8 @@ class Scheduler:
         if tokens <= sequence.reported_tokens:
             return []
         sequence.reported_tokens = tokens
-        return [SequencePrefilled(sequence.sequence_id, tokens, sequence.cached_tokens)]
+        cached, missing = sequence.cached_tokens, sequence.missing_tokens
+        return [SequencePrefilled(sequence.sequence_id, tokens, cached, missing)]
 
     def _finished(self, sequence: Sequence, reason: FinishReason) -> SequenceFinished:
         return SequenceFinished(

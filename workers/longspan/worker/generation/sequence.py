@@ -80,6 +80,8 @@ class Sequence:
         reported_tokens: what was last said about its prefill.
         subject: the document or upload that it is about.
         barrier: the page that it may not compute, since that one is on its way from below.
+        missing_tokens: tokens before its task in pages that were computed and found nowhere.
+        sought: pages that were asked about for that.
         looked: where it stood when pages below were last looked for.
         ending: how it ends, once it is DOOMED.
     """
@@ -105,6 +107,8 @@ class Sequence:
         self.reported_tokens = 0
         self.subject = spec.subject
         self.barrier: int | None = None
+        self.missing_tokens = 0
+        self.sought = 0
         self.looked = (-1, -1)
         self.ending: Ending | None = None
         self.rank = (0.0, serial)
@@ -131,6 +135,11 @@ class Sequence:
         if self.state is not SequenceState.OPEN:
             return len(self.tokens)
         return max(self.cut(0, len(self.tokens) - self.samples), 0)
+
+    @property
+    def document_end(self) -> int:
+        """Tokens that are known to stand before the task."""
+        return self.prompt_tokens if self.task_start is None else self.task_start
 
     @property
     def samples(self) -> bool:

@@ -130,8 +130,12 @@ def is_end(outcome: Outcome) -> bool:
 def event(outcome: Outcome, *, kv_bytes: int = 0) -> pb.Event:
     """An outcome as the server hears of it; ``kv_bytes`` is what it held at its end."""
     match outcome:
-        case SequencePrefilled(sequence_id, count, cached):
-            return pb.Event(prefilled=pb.Prefilled(job_id=sequence_id, tokens=count, cached=cached))
+        case SequencePrefilled(sequence_id, count, cached, missing):
+            return pb.Event(
+                prefilled=pb.Prefilled(
+                    job_id=sequence_id, tokens=count, cached=cached, missing=missing
+                )
+            )
         case SequenceFinished():
             return pb.Event(
                 finished=pb.Finished(

@@ -143,6 +143,7 @@ class Generation:
             case "inventory":
                 self._holdings.inventory(request.inventory)
             case "forget":
+                self._scheduler.forget(request.forget.tenant, request.forget.subject)
                 self._holdings.forget(request.forget)
             case "verify":
                 self._holdings.verify(request.verify)

@@ -20,24 +20,23 @@ class _Holding:
     disk: int = 0
     disk_bytes: int = 0
     hits: int = 0
+    disk_hits: int = 0
     used_s: float = 0.0
 
 
 class Holdings:
-    """The disk is asked in a thread of its own; ``answers`` has what came back.
-
-    A page counts once in each place, by its part of the first group of layers that is there.
+    """The disk is asked in threads of its own; ``answers`` has what came back.
 
     Args:
         table: of the pool.
         mover: to the tiers below it; None: there are none.
-        groups: groups of layers; as many files a page has at most.
     """
 
     def __init__(self, table: PageTable, mover: Mover | None) -> None:
         self._table = table
         self._mover = mover
-        self._thread = ThreadPoolExecutor(1, "kv-holdings")
+        # Two: what lies where can be told while all files are being read.
+        self._threads = ThreadPoolExecutor(2, "kv-holdings")
         self._answers: SimpleQueue[pb.Event] = SimpleQueue()
         self.wake: Callable[[], None] = lambda: None
 
@@ -52,9 +51,15 @@ class Holdings:
         self._answer(lambda: self._holdings(request, found))
 
     def forget(self, request: pb.Forget) -> None:
-        """Drop pages; ``answers`` will have Forgotten."""
+        """Drop pages; ``answers`` will have Forgotten.
+
+        Below the pool that happens behind what is being stored, which would lie there for ever.
+        """
         pages = self._table.forget(request.tenant, request.subject)
-        self._answer(lambda: self._forgotten(request, pages))
+        if self._mover is None:
+            self._answer(lambda: self._forgotten(request, pages))
+            return
+        self._mover.later(lambda: self._tell(self._forgotten(request, pages)))
 
     def rename(self, tenant: str, old: str, new: str) -> None:
         """A subject has another name from now on."""
@@ -78,14 +83,14 @@ class Holdings:
 
     def close(self) -> None:
         """Wait for what runs."""
-        self._thread.shutdown(cancel_futures=True)
+        self._threads.shutdown(cancel_futures=True)
 
     def _answer(self, work: Callable[[], pb.Event]) -> None:
-        def run() -> None:
-            self._answers.put(work())
-            self.wake()
+        self._threads.submit(lambda: self._tell(work()))
 
-        self._thread.submit(run)
+    def _tell(self, answer: pb.Event) -> None:
+        self._answers.put(answer)
+        self.wake()
 
     def _holdings(self, request: pb.Inventory, found: dict[tuple[str, str], _Holding]) -> pb.Event:
         stats = pb.TierStats(breaker="closed")
@@ -101,7 +106,8 @@ class Holdings:
                 ram_pages=holding.ram,
                 disk_pages=holding.disk,
                 disk_bytes=holding.disk_bytes,
-                hits=holding.hits,
+                hits=max(holding.hits, holding.disk_hits),
+                disk_hits=holding.disk_hits,
                 age_s=max(now - holding.used_s, 0.0) if holding.used_s else 0.0,
             )
             for (tenant, subject), holding in found.items()
@@ -122,7 +128,7 @@ class Holdings:
             holding = found.setdefault((subject.tenant, subject.subject), _Holding())
             holding.disk += subject.entries
             holding.disk_bytes += subject.bytes
-            holding.hits += subject.hits
+            holding.disk_hits += subject.hits
             holding.used_s = max(holding.used_s, subject.used_s)
 
     def _stats(self, mover: Mover) -> pb.TierStats:
@@ -135,6 +141,7 @@ class Holdings:
             misses=dict(mover.lower.misses),
         )
         if mover.lower.disk is not None:
+            mover.lower.disk.refresh()
             disk = mover.lower.disk.stats
             stats.disk_bytes, stats.disk_budget_bytes = disk.bytes, disk.budget_bytes
             stats.disk_pages, stats.evicted_pages = disk.entries, disk.evicted
@@ -148,6 +155,7 @@ class Holdings:
             self._mover.lower.ram.forget(request.tenant, request.subject)
             disk = self._mover.lower.disk
             if disk is not None:
+                disk.refresh()
                 before = disk.stats.bytes
                 removed = (
                     disk.remove_subject(request.tenant, request.subject)
@@ -157,7 +165,10 @@ class Holdings:
                 freed = max(before - disk.stats.bytes, 0)
         return pb.Event(
             forgotten=pb.Forgotten(
-                request_id=request.request_id, pages=max(pages, removed), bytes=freed
+                request_id=request.request_id,
+                pool_pages=pages,
+                disk_pages=removed,
+                disk_bytes=freed,
             )
         )
 

@@ -15,6 +15,9 @@ from longspan.worker.tiers.ram import RamTier
 REFRESH_S = 1.0
 """How often what other workers stored is learnt of."""
 
+MOST_READ = 65_536
+"""Parts that were read and not yet used, of which it is known that they were read."""
+
 
 class LowerTiers:
     """Safe from any thread; ``load`` and ``store`` block.
@@ -34,6 +37,7 @@ class LowerTiers:
         self.breaker = breaker
         self.misses: Counter[str] = Counter()
         self._layout = layout
+        self._read: dict[bytes, None] = {}
         self._refreshed_s = time.monotonic()
 
     def knows(self, part: Part) -> bool:
@@ -55,6 +59,8 @@ class LowerTiers:
         errors = self.disk.stats.io_errors
         whole = self.disk.read_into(name, data)
         self._report(permit, failed=self.disk.stats.io_errors > errors)
+        if whole:
+            self._note_read(name)
         return data if whole else None
 
     def store(self, part: Part, data: memoryview, label: Label, cost_s: float) -> bool:
@@ -86,14 +92,23 @@ class LowerTiers:
             self.disk.rename_subject(tenant, old, new)
 
     def touch(self, part: Part) -> None:
-        """It was used out of the pool: it must not look unused here."""
-        if self.disk is not None:
-            self.disk.touch(part.name(self._layout))
+        """It was used out of the pool: it must not look unused here.
+
+        One that was read for this use counts already.
+        """
+        name = part.name(self._layout)
+        if self.disk is not None and self._read.pop(name, self) is self:
+            self.disk.touch(name)
 
     def close(self) -> None:
         """Let go of the disk."""
         if self.disk is not None:
             self.disk.close()
+
+    def _note_read(self, name: bytes) -> None:
+        if len(self._read) >= MOST_READ:
+            self._read.clear()
+        self._read[name] = None
 
     def _report(self, permit: Permit, *, failed: bool) -> None:
         now = time.monotonic()

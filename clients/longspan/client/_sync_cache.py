@@ -1,0 +1,50 @@
+"""The server's cache, blocking."""
+
+from __future__ import annotations
+
+from longspan.client import _cache_wire
+from longspan.client._cache_types import CacheCleared, CacheStats, CacheVerified
+from longspan.client._sync_wire import SyncWire
+from longspan.v1 import cache_service_pb2 as pb
+
+
+class Cache:
+    """What the server keeps of documents so that it need not compute it again.
+
+    ::
+
+        stats = client.cache.stats()
+    """
+
+    def __init__(self, wire: SyncWire) -> None:
+        self._wire = wire
+
+    def stats(self) -> CacheStats:
+        """Say what is kept where."""
+        wire, request = self._wire, pb.StatsRequest()
+        response = wire.retrying(lambda deadline: wire.unary(wire.caches.Stats, request, deadline))
+        return _cache_wire.stats(response)
+
+    def verify(self) -> CacheVerified:
+        """Read everything on disk and remove what is damaged; takes as long as reading does.
+
+        Raises:
+            WorkersUnavailable: no worker of the decoder answers.
+        """
+        wire, request = self._wire, pb.VerifyRequest()
+        response = wire.retrying(
+            lambda deadline: wire.unary(wire.caches.Verify, request, deadline, is_short=False)
+        )
+        return _cache_wire.verified(response)
+
+    def clear(self) -> CacheCleared:
+        """Drop all that is kept of the caller's documents, but not the documents.
+
+        Raises:
+            WorkersUnavailable: a worker of the decoder does not answer.
+        """
+        wire, request = self._wire, pb.ClearRequest()
+        response = wire.retrying(
+            lambda deadline: wire.unary(wire.caches.Clear, request, deadline, is_short=False)
+        )
+        return _cache_wire.cleared(response)
