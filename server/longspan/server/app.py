@@ -28,6 +28,7 @@ from longspan.server.pool.model_info import ModelInfo
 from longspan.server.queue.dispatcher import Dispatcher
 from longspan.server.queue.fair_queue import QueueLimits
 from longspan.server.queue.sequences import SequenceDispatcher
+from longspan.server.results.opening import open_results, policy_digest
 from longspan.server.services.admission import Admission
 from longspan.server.services.application import Application
 from longspan.server.services.intake import Intake
@@ -109,6 +110,7 @@ async def running_server(
         if embedder is not None:
             memory_bytes = config.limits.index_memory_bytes
             indexes = Indexes(library, embedder, memory_bytes=memory_bytes)
+        results = await open_results(config, stack)
         desk = UploadDesk(library, config.limits, files)
         application = Application(
             limits=config.limits,
@@ -119,6 +121,7 @@ async def running_server(
             embedder=embedder,
             indexes=indexes,
             decoder=decoder,
+            results=results,
         )
         sweeping = asyncio.create_task(_sweep(desk, config.limits.upload_lease_s))
         stack.push_async_callback(cancel_and_wait, sweeping)
@@ -166,7 +169,8 @@ async def _start_decoder(
         health_changed=partial(health.workers_changed, "model"),
     )
     info = await _ready(dispatcher, stack)
-    return Decoder(template, tokeniser, dispatcher, info, threads)
+    digest = await in_thread(threads, lambda: policy_digest(config.attention))
+    return Decoder(template, tokeniser, dispatcher, info, threads, digest)
 
 
 async def _ready(dispatcher: Dispatcher | SequenceDispatcher, stack: AsyncExitStack) -> ModelInfo:

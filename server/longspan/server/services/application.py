@@ -10,6 +10,7 @@ from longspan.server.errors import WorkersUnavailable
 from longspan.server.index.indexes import Indexes
 from longspan.server.limits import Limits
 from longspan.server.queue.job import RequestId
+from longspan.server.results.results import Results
 from longspan.server.services.admission import Admission
 from longspan.server.services.intake import Intake
 from longspan.server.store.library import Library
@@ -35,6 +36,7 @@ class Application:
     embedder: Embedder | None
     indexes: Indexes | None
     decoder: Decoder | None
+    results: Results
 
     def require_embedder(self) -> Embedder:
         """The embedder.
