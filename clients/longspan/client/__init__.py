@@ -43,10 +43,12 @@ from longspan.client._generation import Generation
 from longspan.client._sources import AsyncSource, Source
 from longspan.client._sync_client import Client
 from longspan.client._sync_stream import AnswerStream
-from longspan.client._tasks import Ask, Method, Priority, Prompt, Summarize, Task
+from longspan.client._tasks import Ask, CacheMode, Method, Priority, Prompt, Summarize, Task
 from longspan.client._types import (
     Answer,
     AttentionUsage,
+    CacheLevel,
+    CacheUse,
     Citation,
     Completed,
     Document,
@@ -72,6 +74,9 @@ __all__ = [
     "AsyncClient",
     "AsyncSource",
     "AttentionUsage",
+    "CacheLevel",
+    "CacheMode",
+    "CacheUse",
     "ChunkConflict",
     "ChunkOutOfOrder",
     "ChunkTooLarge",
