@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from longspan.server.results.stats import ResultStats
 from longspan.v1 import inference_service_pb2 as pb
 from tests.e2e.conversation import store, tenant
 from tests.e2e.generation import Written, generating, hear, prompt
+from tests.pool.harness import until
 from tests.pool.stories import stories
 from tests.support.serving import Serving
 
@@ -95,9 +95,7 @@ async def first_words(one: Any) -> str:
 
 async def joined(serving: Serving, count: int) -> None:
     """Wait until so many calls run."""
-    async with asyncio.timeout(10.0):
-        while serving.server.application.admission.active < count:
-            await asyncio.sleep(0.005)
+    await until(lambda: serving.server.application.admission.active == count)
 
 
 def record_files(folder: Path) -> list[Path]:

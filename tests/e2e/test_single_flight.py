@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import pytest_asyncio
 
 from longspan.server.results.levels import Level
 from tests.e2e.cached import (
-    call,
     caching,
+    call,
     document,
     first_words,
     greedy,
@@ -27,6 +27,7 @@ from tests.e2e.cached import (
 from tests.e2e.conversation import reason
 from tests.e2e.generation import Written, hear, sequences_of
 from tests.e2e.workers import quiet_log
+from tests.pool.harness import until
 from tests.support.serving import Serving
 
 # Of one step of the worker: slow enough to be joined, and to be left.
@@ -52,9 +53,11 @@ async def _heard(one: Any, so_far: Written) -> Written:
 
 
 async def _text_came(written: Written) -> None:
-    async with asyncio.timeout(10.0):
-        while not written.text:
-            await asyncio.sleep(0.002)
+    await until(lambda: bool(written.text))
+
+
+def _more_than(length: int, written: Written, telling: asyncio.Task[Written]) -> Callable[[], bool]:
+    return lambda: len(written.text) > length or telling.done()
 
 
 def _sequences(serving: Serving) -> int:
@@ -99,10 +102,7 @@ async def test_a_follower_goes_on_where_its_leader_left(slow: Serving) -> None:
         await joined(slow, 5 - place - 1)
         with pytest.raises(asyncio.CancelledError):
             await telling[place]
-        length = len(heard[4].text)
-        async with asyncio.timeout(10.0):
-            while len(heard[4].text) == length and not telling[4].done():
-                await asyncio.sleep(0.002)
+        await until(_more_than(len(heard[4].text), heard[4], telling[4]))
     answers = await asyncio.gather(*telling[3:])
     assert [answer.text for answer in answers] == [expected] * 2
     assert stats_of(slow).takeovers >= 1

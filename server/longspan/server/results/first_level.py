@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 
 from longspan.blobstore.breaker import BreakerLimits, State
@@ -15,6 +16,7 @@ from longspan.server.results.redis_cache import FAILURES, RemoteCache
 
 # For removing, which reads all names and which no request waits for.
 REMOVING_S = 30.0
+CLOSING_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +109,10 @@ class RedisLevel:
             return 0
 
     async def close(self) -> None:
-        """Disconnect."""
-        await self._guard.run(self._cache.close)
+        """Disconnect, also from a Redis that does not answer."""
+        with suppress(*FAILURES, TimeoutError):
+            async with asyncio.timeout(CLOSING_S):
+                await self._cache.close()
 
 
 FirstLevel = MemoryLevel | RedisLevel

@@ -77,4 +77,4 @@ def client_of(url: str, timeout_s: float) -> Client:
     pool = BlockingConnectionPool.from_url(
         url, max_connections=CONNECTIONS, timeout=timeout_s, **patience
     )
-    return Redis(connection_pool=pool)
+    return Redis.from_pool(pool)
