@@ -25,10 +25,19 @@ from tests.e2e.cached import (
     stats_of,
     told,
 )
-from tests.e2e.conversation import analyze_messages, reason, sending, tenant
+from tests.e2e.conversation import (
+    analyze_messages,
+    ask,
+    reason,
+    sending,
+    summarize,
+    tenant,
+)
 from tests.e2e.generation import hear, prompt
-from tests.e2e.workers import quiet_log
+from tests.e2e.workers import quiet_log, serving_with
+from tests.pool.harness import config
 from tests.pool.stories import stories
+from tests.support.data import EXAMPLES
 
 SAID = "It thinks.\n</think>\n\nThe text says “The customer is told” and “nothing like this”."
 
@@ -151,6 +160,23 @@ async def test_another_tenant_policy_or_question_is_a_miss(tmp_path: Path) -> No
         assert level(await told(serving, berta, greedy(), metadata=tenant("berta"))) == "memory"
 
 
+async def test_extractive_answers_are_kept_too(tmp_path: Path) -> None:
+    """Whoever answers, by any way of asking; the encoder is asked once."""
+    data = (EXAMPLES / "services-agreement.md").read_bytes()
+    async with serving_with(tmp_path, config(), result_cache_memory=1 << 20) as serving:
+        messages = analyze_messages(data, ask("Who pays?"), 20_000)
+        first = await hear(serving.inference.Analyze(sending(messages)))
+        handle = first.end.documents[0].document_id
+        asked = [await told(serving, handle, ask("Who pays?")) for _ in range(2)]
+        assert [level(answer) for answer in asked] == ["memory", "memory"]
+        assert asked[0].text == asked[1].text == first.text != ""
+        assert asked[0].citations == asked[1].citations == first.citations
+        assert level(await told(serving, handle, ask("Who pays?", 2))) is None
+        summaries = [await told(serving, handle, summarize(2)) for _ in range(2)]
+        assert [level(answer) for answer in summaries] == [None, "memory"]
+        assert summaries[0].text == summaries[1].text
+
+
 async def test_a_deleted_document_takes_its_answers_along(tmp_path: Path) -> None:
     """Also those about several documents; the same document, stored again, is read again."""
     async with caching(tmp_path) as serving:
@@ -212,7 +238,7 @@ async def test_the_clients_say_what_the_cache_did(tmp_path: Path) -> None:
         options = Generation(max_tokens=8)
         uses = []
         for cache in ("default", "default", "off"):
-            async with client.prompt(handle, "Go on.", generation=options, cache=cache) as stream:  # type: ignore[arg-type]
+            async with client.prompt(handle, "Go on.", generation=options, cache=cache) as stream:
                 uses.append((await stream.result()).completed.cache)
             await results_of(serving).kept()
         assert uses[0] is not None
@@ -223,8 +249,7 @@ async def test_the_clients_say_what_the_cache_did(tmp_path: Path) -> None:
 
 
 async def test_a_server_without_a_cache_has_none(tmp_path: Path) -> None:
-    settings = {"result_cache_memory": 0, "result_cache_disk": 0}
-    async with caching(tmp_path, **settings) as serving:
+    async with caching(tmp_path, result_cache_memory=0, result_cache_disk=0) as serving:
         handle = await document(serving)
         for _ in range(2):
             assert not (await told(serving, handle, greedy())).end.HasField("cache")

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ from tests.e2e.cached import (
 from tests.e2e.generation import Written, hear
 from tests.e2e.workers import quiet_log
 from tests.pool.harness import until
-from tests.results.redis_process import redis_process
+from tests.results.redis_process import redis_or_skip
 from tests.support.serving import Serving
 from tests.support.small_disk import small_disk
 
@@ -81,8 +82,8 @@ class Load:
 async def test_no_request_fails_while_redis_is_killed_hangs_and_comes_back(
     tmp_path: Path,
 ) -> None:
-    with redis_process(tmp_path / "redis") as redis:
-        settings = {"result_cache_redis": redis.url, "result_cache_disk": 0}
+    with redis_or_skip(tmp_path / "redis") as redis:
+        settings: dict[str, Any] = {"result_cache_redis": redis.url, "result_cache_disk": 0}
         async with caching(tmp_path, **settings) as serving:
             load = Load(serving, await document(serving))
             await load.some()
@@ -106,8 +107,12 @@ async def test_no_request_fails_while_redis_is_killed_hangs_and_comes_back(
 
 
 async def test_two_servers_share_a_redis(tmp_path: Path) -> None:
-    with redis_process(tmp_path / "redis") as redis:
-        settings = {"result_cache_redis": redis.url, "result_cache_disk": 0}
+    with redis_or_skip(tmp_path / "redis") as redis:
+        settings: dict[str, Any] = {
+            "result_cache_redis": redis.url,
+            "result_cache_redis_timeout_s": 5.0,
+            "result_cache_disk": 0,
+        }
         async with caching(tmp_path / "a", **settings) as one:
             first = await told(one, await document(one), greedy())
         async with caching(tmp_path / "b", **settings) as two:

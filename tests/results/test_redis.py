@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from benchmarks.redis_process import RedisProcess
 
 from longspan.blobstore.breaker import BreakerLimits, State
 from longspan.server.identity import Tenant
@@ -16,7 +17,7 @@ from longspan.server.results.first_level import Owner, RedisLevel
 from longspan.server.results.redis_cache import PREFIX, client_of
 from tests.pool.harness import until
 from tests.results.records import OWNER, key_of, record, text_of
-from tests.results.redis_process import RedisProcess, redis_process
+from tests.results.redis_process import redis_or_skip
 
 # Longer than a busy machine takes to answer, and shorter than a test waits.
 LIMITS = BreakerLimits(failures=2, slow_s=0.25, pause_s=0.1, longest_pause_s=0.1)
@@ -26,7 +27,7 @@ OTHER = Owner(Tenant("berta"), "doc_1,doc_2")
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[RedisProcess]:
     """A running Redis."""
-    with redis_process(tmp_path / "redis") as process:
+    with redis_or_skip(tmp_path / "redis") as process:
         yield process
 
 
@@ -151,7 +152,7 @@ async def test_while_one_request_tries_others_do_not_wait(redis: RedisProcess) -
 
 
 async def test_a_redis_that_wants_a_password_is_a_miss(tmp_path: Path) -> None:
-    with redis_process(tmp_path / "redis") as redis:
+    with redis_or_skip(tmp_path / "redis") as redis:
         redis.command("CONFIG", "SET", "requirepass", "secret")
         async with level_of(redis.url) as level:
             await level.put(record(1), OWNER)
@@ -164,7 +165,7 @@ async def test_a_redis_that_wants_a_password_is_a_miss(tmp_path: Path) -> None:
 async def test_a_cluster_keeps_records_and_may_die(tmp_path: Path) -> None:
     """One node that has all slots."""
     options = ("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf")
-    with redis_process(tmp_path / "redis", *options) as redis:
+    with redis_or_skip(tmp_path / "redis", *options) as redis:
         redis.command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
         await until(lambda: b"cluster_state:ok" in redis.command("CLUSTER", "INFO"))
         url = redis.url.replace("redis://", "redis+cluster://")
