@@ -110,7 +110,7 @@ def trouble(flags: Sequence[str], folder: Path) -> list[Row]:
     try:
         with (
             redis_process(folder) as redis,
-            server_process(*flags, "--result-cache-redis", redis.url) as port,
+            server_process(*flags, "--result-cache-redis", redis.url, results=True) as port,
         ):
             return asyncio.run(measure(port, redis))
     except FileNotFoundError as error:

@@ -14,6 +14,7 @@ import pytest
 
 from longspan.blobstore.breaker import State
 from longspan.server.results.levels import Level
+from longspan.v1 import document_service_pb2 as documents_pb
 from tests.e2e.cached import (
     caching,
     call,
@@ -106,7 +107,7 @@ async def test_no_request_fails_while_redis_is_killed_hangs_and_comes_back(
         assert len({answer.text for answer in load.answers}) <= QUESTIONS
 
 
-async def test_two_servers_share_a_redis(tmp_path: Path) -> None:
+async def test_two_servers_share_a_redis_until_a_document_is_deleted(tmp_path: Path) -> None:
     with redis_or_skip(tmp_path / "redis") as redis:
         settings: dict[str, Any] = {
             "result_cache_redis": redis.url,
@@ -116,7 +117,12 @@ async def test_two_servers_share_a_redis(tmp_path: Path) -> None:
         async with caching(tmp_path / "a", **settings) as one:
             first = await told(one, await document(one), greedy())
         async with caching(tmp_path / "b", **settings) as two:
-            second = await told(two, await document(two), greedy())
+            handle = await document(two)
+            second = await told(two, handle, greedy())
+            assert b"longspan:results:" in redis.command("KEYS", "*")
+            request = documents_pb.DeleteDocumentRequest(document_id=handle)
+            await two.documents.DeleteDocument(request)
+            await until(lambda: b"longspan:results:" not in redis.command("KEYS", "*"))
         assert (level(first), level(second)) == (None, "redis")
         assert second.text == first.text
 

@@ -14,7 +14,7 @@ from longspan.server.results.memory_cache import BoundedMemoryCache
 from longspan.server.results.record import Record
 from longspan.server.results.redis_cache import FAILURES, RemoteCache
 
-# For removing, which reads all names and which no request waits for.
+# For removing, which reads all names.
 REMOVING_S = 30.0
 CLOSING_S = 1.0
 

@@ -23,6 +23,8 @@ from longspan.server.services.wire import Outgoing
 
 # Answers that are being kept at once; one that comes on top is not kept.
 KEEPING = 64
+# Documents that are removed from Redis at once; answers about others go when their time is over.
+REMOVING = 64
 
 Run = Callable[[Outgoing], Awaitable[None]]
 
@@ -55,6 +57,7 @@ class Results:
         self._flights = Flights(record_bytes)
         self._counts = Counts()
         self._keeping: set[asyncio.Task[None]] = set()
+        self._removing: set[asyncio.Task[int]] = set()
 
     @property
     def enabled(self) -> bool:
@@ -128,12 +131,22 @@ class Results:
         )
 
     async def forget(self, tenant: Tenant, document_id: DocumentId) -> int:
-        """Drop the answers about a document; returns how many there were."""
+        """Drop the answers about a document; returns how many there were in this server.
+
+        Redis is told behind that: it has to look through all that it holds.
+        """
+        remote = self._tiers.remote
+        if remote is not None and len(self._removing) < REMOVING:
+            task = asyncio.create_task(remote.remove(tenant, document_id))
+            self._removing.add(task)
+            task.add_done_callback(self._removing.discard)
         return await self._tiers.remove(tenant, document_id)
 
     async def clear(self, tenant: Tenant | None = None) -> int:
         """Drop a tenant's answers, or all; returns how many there were."""
-        return await self._tiers.remove(tenant)
+        remote = self._tiers.remote
+        elsewhere = 0 if remote is None else await remote.remove(tenant)
+        return max(elsewhere, await self._tiers.remove(tenant))
 
     async def verify(self) -> Report:
         """Read all answers on disk; damaged ones are removed."""
@@ -148,6 +161,8 @@ class Results:
     async def close(self) -> None:
         """Let go of the levels."""
         await self.kept()
+        for task in list(self._removing):
+            await cancel_and_wait(task)
         await self._tiers.close()
 
     async def _lead(

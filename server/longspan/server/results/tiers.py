@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from longspan.server.identity import Tenant
 from longspan.server.results.disk_level import DiskLevel
-from longspan.server.results.first_level import FirstLevel, Owner
+from longspan.server.results.first_level import FirstLevel, Owner, RedisLevel
 from longspan.server.results.levels import Level
 from longspan.server.results.record import Record
 
@@ -51,12 +51,18 @@ class Tiers:
         if self.disk is not None:
             await self.disk.put(record, owner)
 
+    @property
+    def remote(self) -> RedisLevel | None:
+        """The level that takes long to remove from, if it is there."""
+        return self.first if isinstance(self.first, RedisLevel) else None
+
     async def remove(self, tenant: Tenant | None, document: str = "") -> int:
-        """Drop the answers about a document, of a tenant, or all.
+        """Drop the answers about a document, of a tenant, or all, but for those elsewhere.
 
         Returns how many there were on the level that had more.
         """
-        removed = [await one.remove(tenant, document) for one in (self.first, self.disk) if one]
+        here = (None if self.remote else self.first, self.disk)
+        removed = [await one.remove(tenant, document) for one in here if one]
         return max(removed, default=0)
 
     async def close(self) -> None:

@@ -54,12 +54,14 @@ class Cached:
             return await answering.generate(talk, request)
         # As without the cache, only those who have the documents are answered.
         documents = await named_documents(self._app, talk, request)
+        talk.progress.waiting(sum(document.size_bytes for document in documents))
 
         async def run(outbox: Outgoing) -> None:
             await answering.generate(replace(plan.talk, outbox=outbox), request)
 
         def noticed() -> None:
             talk.clock.first_delta_s = talk.clock.first_delta_s or now_s()
+            talk.progress.stage = document_pb2.STAGE_ANSWERING
 
         asked = self._request(talk.call.tenant, [_named(one) for one in documents], plan.recipe)
         delivery = Delivery(talk.outbox, noticed)

@@ -61,6 +61,11 @@ class Progressing:
         self.total_bytes = self._before.bytes_total + document.size_bytes
         self.stage = self._behind
 
+    def waiting(self, total_bytes: int) -> None:
+        """All bytes are here, and somebody else may be reading them."""
+        self.total_bytes = total_bytes
+        self.stage = self._behind
+
     def found(self, index: PassageIndex) -> None:
         """The index was there before."""
         self._found = index
