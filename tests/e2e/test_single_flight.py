@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from longspan.server.results.levels import Level
+from longspan.v1 import inference_service_pb2 as pb
 from tests.e2e.cached import (
     caching,
     call,
@@ -28,6 +29,7 @@ from tests.e2e.conversation import reason
 from tests.e2e.generation import Written, hear, sequences_of
 from tests.e2e.workers import quiet_log
 from tests.pool.harness import until
+from tests.pool.stories import stories
 from tests.support.serving import Serving
 
 # Of one step of the worker: slow enough to be joined, and to be left.
@@ -86,7 +88,7 @@ async def test_equal_requests_at_once_run_once_and_hear_it_live(slow: Serving) -
 
 
 async def test_a_follower_goes_on_where_its_leader_left(slow: Serving) -> None:
-    """Each gets every word once, whoever is cancelled, and however often."""
+    """Each gets every word once, whoever is cancelled; nothing is made again."""
     handle = await document(slow)
     expected = (await told(slow, handle, TASK)).text
     await results_of(slow).kept()
@@ -105,8 +107,56 @@ async def test_a_follower_goes_on_where_its_leader_left(slow: Serving) -> None:
         await until(_more_than(len(heard[4].text), heard[4], telling[4]))
     answers = await asyncio.gather(*telling[3:])
     assert [answer.text for answer in answers] == [expected] * 2
-    assert stats_of(slow).takeovers >= 1
-    assert len({level(answer) for answer in answers}) == 2
+    assert stats_of(slow).takeovers == 0
+    assert [level(answer) for answer in answers] == ["flight"] * 2
+    assert sequences_of(slow).stats().idle
+
+
+async def test_what_everybody_has_left_is_stopped(slow: Serving) -> None:
+    """And whoever comes then begins anew."""
+    handle = await document(slow)
+    calls = [call(slow, handle, TASK) for _ in range(3)]
+    for one in calls:
+        await first_words(one)
+    assert _sequences(slow) == 1
+    for one in calls:
+        one.cancel()
+    await until(lambda: sequences_of(slow).stats().idle)
+    stats = stats_of(slow)
+    assert (stats.stored, stats.flights) == (0, 0)
+    assert level(await told(slow, handle, TASK)) is None
+
+
+async def test_a_follower_takes_over_where_its_leader_failed(tmp_path: Path) -> None:
+    """The leader's deadline passes while its work is queued; the follower has none."""
+    pool = stories(*STEP, window_jobs=1)
+    async with caching(tmp_path, pool=pool) as serving:
+        handle = await document(serving)
+        occupant = asyncio.create_task(hear(call(serving, handle, greedy("Long.", max_tokens=80))))
+        await until(lambda: _sequences(serving) == 1)
+        leader = asyncio.create_task(hear(call(serving, handle, TASK, timeout=0.3)))
+        await joined(serving, 2)
+        followers = [asyncio.create_task(hear(call(serving, handle, TASK))) for _ in range(2)]
+        with pytest.raises(grpc.aio.AioRpcError) as late:
+            await leader
+        assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        answers = await asyncio.gather(*followers)
+        assert answers[0].text == answers[1].text != ""
+        assert sorted(str(level(answer)) for answer in answers) == ["None", "flight"]
+        assert stats_of(serving).takeovers == 1
+        await occupant
+
+
+async def test_urgent_requests_do_not_wait_for_patient_ones(slow: Serving) -> None:
+    handle = await document(slow)
+    patient = greedy(max_tokens=60)
+    patient.priority = pb.PRIORITY_BATCH
+    first = call(slow, handle, patient)
+    await first_words(first)
+    second = call(slow, handle, TASK)
+    await first_words(second)
+    assert _sequences(slow) == 2
+    await asyncio.gather(hear(first), hear(second))
 
 
 async def test_a_leader_s_deadline_is_its_own(slow: Serving) -> None:
@@ -119,7 +169,6 @@ async def test_a_leader_s_deadline_is_its_own(slow: Serving) -> None:
     assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     answer = await follower
     assert answer.end.usage.output_tokens > 0
-    assert level(answer) is None
 
 
 async def test_a_follower_s_own_end_disturbs_nobody(slow: Serving) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from longspan.server.errors import GenerationFailed
 from longspan.server.results.delivery import Delivery
 from longspan.server.results.first_level import MemoryLevel
 from longspan.server.results.flight import TRANSITIONS, AnswerTooLarge, Event, Flight, State
@@ -103,10 +104,31 @@ def test_an_answer_that_begins_again_is_told_once(
     assert told.everything == whole.everything
 
 
+async def test_two_answers_are_never_mixed() -> None:
+    """What comes again must begin with what was told."""
+    for first, second in (("One two", "One three"), ("One", "one two")):
+        told = Told()
+        delivery = Delivery(told, _noticed)
+        await delivery.send(delta=pb.TextDelta(text=first))
+        delivery.restart()
+        with pytest.raises(GenerationFailed):
+            await delivery.send(delta=pb.TextDelta(text=second))
+        assert told.text == first
+    told = Told()
+    delivery = Delivery(told, _noticed)
+    await delivery.send(citation=pb.Citation(index=1, document_id="a", score=0.5))
+    delivery.restart()
+    await delivery.send(citation=pb.Citation(index=1, document_id="a", score=0.4999))
+    delivery.restart()
+    with pytest.raises(GenerationFailed):
+        await delivery.send(citation=pb.Citation(index=1, document_id="b"))
+    assert told.citations == [1]
+
+
 @given(st.lists(st.sampled_from(Event), max_size=6))
 def test_a_flight_moves_as_its_table_says_and_not_otherwise(moves: list[Event]) -> None:
     async def fly() -> None:
-        flight = Flight(key_of(1), 10)
+        flight = Flight(key_of(1), 0, 10)
         state = State.OPEN
         for move in moves:
             allowed = (state, move) in TRANSITIONS
@@ -133,21 +155,22 @@ def test_a_flight_moves_as_its_table_says_and_not_otherwise(moves: list[Event]) 
 
 async def test_whoever_comes_second_follows_until_the_flight_has_landed() -> None:
     flights = Flights(100)
-    first, leads = flights.join(key_of(1))
+    first, leads = flights.join(key_of(1), 0)
     assert leads
-    assert flights.join(key_of(1)) == (first, False)
-    assert flights.join(key_of(2))[1]
+    assert flights.join(key_of(1), 0) == (first, False)
+    assert flights.join(key_of(2), 0)[1]
     first.complete(END, 0.0)
-    assert flights.join(key_of(1)) == (first, False)
+    assert flights.join(key_of(1), 0) == (first, False)
     flights.land(first)
-    second, leads = flights.join(key_of(1))
+    second, leads = flights.join(key_of(1), 0)
     assert leads
     second.abandon()
-    third, leads = flights.join(key_of(1))
+    third, leads = flights.join(key_of(1), 0)
     assert leads
     flights.land(second)
-    assert flights.join(key_of(1)) == (third, False)
-    assert not flights.show(flights.alone(key_of(1)))
+    assert flights.join(key_of(1), 0) == (third, False)
+    assert flights.join(key_of(1), 1)[1], "another lane"
+    assert not flights.show(flights.alone(key_of(1), 0))
 
 
 async def _there() -> bool:
@@ -158,7 +181,7 @@ def _results() -> Results:
     return Results(Tiers(MemoryLevel(100_000, 60.0), None), 1000)
 
 
-REQUEST = Request(key_of(7), OWNER, _there)
+REQUEST = Request(key_of(7), OWNER, 0, _there)
 
 
 async def test_a_leader_that_reads_nothing_holds_up_no_follower() -> None:
@@ -209,9 +232,9 @@ async def test_an_answer_about_a_document_that_is_gone_is_not_kept() -> None:
 
     level = MemoryLevel(100_000, 60.0)
     results = Results(Tiers(level, None), 1000)
-    flight = results.flight(key_of(7))
+    flight = results.flight(REQUEST)
     flight.complete(END, 0.0)
-    results.keep(flight, Request(key_of(7), OWNER, gone))
+    results.keep(flight, Request(key_of(7), OWNER, 0, gone))
     await results.kept()
     assert await level.get(key_of(7), OWNER) is None
     with pytest.raises(KeyError):

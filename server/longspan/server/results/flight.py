@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from enum import Enum, auto
 
+from longspan.server.aio import cancel_and_wait
 from longspan.server.results.levels import Level
 from longspan.server.results.record import Record, record_of
 from longspan.v1 import inference_service_pb2 as pb
@@ -48,19 +49,22 @@ class Flight:
 
     Args:
         key: of the request.
+        lane: of those who share it.
         limit_bytes: what the events may take.
 
     Attributes:
         state: whether more is to come.
         found: the level that the answer was found on; None where it is made.
-        followers: those who read it beside its leader.
+        callers: those who are told it now.
     """
 
-    def __init__(self, key: bytes, limit_bytes: int) -> None:
+    def __init__(self, key: bytes, lane: int, limit_bytes: int) -> None:
         self.key = key
+        self.lane = lane
         self.state = State.OPEN
         self.found: Level | None = None
-        self.followers = 0
+        self.callers = 0
+        self._work: asyncio.Task[None] | None = None
         self._limit_bytes = limit_bytes
         self._size_bytes = 0
         self._said: list[pb.GenerateResponse] = []
@@ -126,8 +130,31 @@ class Flight:
                 return
             await self._changed.wait()
 
+    def begin(self, work: Coroutine[object, object, None]) -> None:
+        """Start what makes the answer."""
+        self._work = asyncio.create_task(work)
+        # Its error is for the leader, who may be gone.
+        self._work.add_done_callback(_retrieve)
+
+    async def work_done(self) -> None:
+        """Raise the error that ended the work."""
+        assert self._work is not None
+        await self._work
+
+    async def stop(self) -> None:
+        """Stop the work, as nobody listens."""
+        if self._work is not None and not self._work.done():
+            await cancel_and_wait(self._work)
+        # A task that is cancelled before it runs has no part in it.
+        self.abandon()
+
     def _move(self, event: Event) -> None:
         self.state = TRANSITIONS[self.state, event]
         self._changed.set()
         # Those who wait hold the old one.
         self._changed = asyncio.Event()
+
+
+def _retrieve(work: asyncio.Task[None]) -> None:
+    if not work.cancelled():
+        work.exception()

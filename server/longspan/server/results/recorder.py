@@ -19,7 +19,11 @@ class Recorder:
 
     def __init__(self, flight: Flight, outbox: Outgoing) -> None:
         self._flight = flight
-        self._outbox = outbox
+        self._outbox: Outgoing | None = outbox
+
+    def close(self) -> None:
+        """The caller is gone; the answer goes on for others."""
+        self._outbox = None
 
     async def send(self, **event: Any) -> None:
         """Take one event.
@@ -32,5 +36,5 @@ class Recorder:
                 self._flight.complete(message, time.time())
             elif kind in KINDS:
                 self._flight.say(pb.GenerateResponse(**event))
-            else:
+            elif self._outbox is not None:
                 await self._outbox.send(**{kind: message})

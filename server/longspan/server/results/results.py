@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 from longspan.blobstore.verify import Report
@@ -35,12 +36,14 @@ class Request:
 
     Attributes:
         key: the same for equal requests.
+        lane: only requests of the same lane share an answer that is being made.
         owner: whose it is.
         still_there: whether its documents are; asked after an answer was kept.
     """
 
     key: bytes
     owner: Owner
+    lane: int
     still_there: Callable[[], Awaitable[bool]]
 
 
@@ -83,23 +86,30 @@ class Results:
         """
         followed = False
         while True:
-            flight, leads = self._flights.join(request.key)
-            self._counts.takeovers += leads and followed
+            flight, leads = self._flights.join(request.key, request.lane)
             if leads:
-                done = await self._lead(flight, request, delivery, outbox, run)
+                self._counts.takeovers += followed
+                recorder = Recorder(flight, outbox)
+                flight.begin(self._make(flight, request, run, recorder))
+                # Others may be listening when this caller is gone.
+                with closing(recorder):
+                    done = await self._follow(flight, delivery)
             else:
-                done = await delivery.follow(flight)
+                done = await self._follow(flight, delivery)
             if done:
                 return flight, self._count(flight, leads)
-            delivery.restart()
             if flight.state is State.TOO_LARGE:
+                delivery.restart()
                 await run(delivery)
                 return None
+            if leads:
+                await flight.work_done()
+            delivery.restart()
             followed = True
 
-    def flight(self, key: bytes) -> Flight:
+    def flight(self, request: Request) -> Flight:
         """A flight for an answer that is made anyway; see ``keep``."""
-        return self._flights.alone(key)
+        return self._flights.alone(request.key, request.lane)
 
     def keep(self, flight: Flight, request: Request) -> None:
         """Keep a complete answer; until it is kept, equal requests find the flight."""
@@ -165,38 +175,29 @@ class Results:
             await cancel_and_wait(task)
         await self._tiers.close()
 
-    async def _lead(
-        self, flight: Flight, request: Request, delivery: Delivery, outbox: Outgoing, run: Run
-    ) -> bool:
-        work = asyncio.create_task(self._fill(flight, request, run, outbox))
+    async def _follow(self, flight: Flight, delivery: Delivery) -> bool:
+        """Tell a flight to one caller; the last to leave ends it."""
         try:
-            done = await delivery.follow(flight)
+            return await delivery.follow(flight)
         finally:
-            # The caller is gone, or the work has ended; in both cases nobody need wait for it.
-            if not work.done():
-                await cancel_and_wait(work)
-            elif not work.cancelled():
-                work.exception()
-            flight.abandon()
-            if flight.state is not State.COMPLETED:
-                self._flights.land(flight)
-        if not done and flight.state is not State.TOO_LARGE:
-            work.result()
-        return done
+            if self._flights.leave(flight):
+                await flight.stop()
 
-    async def _fill(self, flight: Flight, request: Request, run: Run, outbox: Outgoing) -> None:
+    async def _make(self, flight: Flight, request: Request, run: Run, recorder: Recorder) -> None:
         try:
             found = await self._tiers.find(request.key, request.owner)
             if found is not None:
                 flight.replay(found.record, found.level)
                 self._flights.land(flight)
                 return
-            await run(Recorder(flight, outbox))
+            await run(recorder)
             self.keep(flight, request)
         except AnswerTooLarge:
             self._counts.too_large += 1
         finally:
             flight.abandon()
+            if flight.state is not State.COMPLETED:
+                self._flights.land(flight)
 
     async def _keep(self, flight: Flight, request: Request) -> None:
         try:

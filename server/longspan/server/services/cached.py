@@ -10,6 +10,7 @@ from typing import Any
 
 from longspan.server.errors import DocumentMissing
 from longspan.server.identity import DocumentId, Tenant
+from longspan.server.queue.job import Priority
 from longspan.server.results.delivery import Delivery
 from longspan.server.results.eligibility import Eligibility, eligibility
 from longspan.server.results.first_level import Owner
@@ -63,7 +64,9 @@ class Cached:
             talk.clock.first_delta_s = talk.clock.first_delta_s or now_s()
             talk.progress.stage = document_pb2.STAGE_ANSWERING
 
-        asked = self._request(talk.call.tenant, [_named(one) for one in documents], plan.recipe)
+        asked = self._request(
+            talk.call.tenant, [_named(one) for one in documents], plan.recipe, talk.priority
+        )
         delivery = Delivery(talk.outbox, noticed)
         answer = await self._app.results.answer(asked, delivery, talk.outbox, run)
         if answer is None:
@@ -97,8 +100,8 @@ class Cached:
             Named(document_id=DocumentId(one.document_id), sha256=one.sha256)
             for one in completed.documents
         ]
-        asked = self._request(tenant, named, recipe)
-        flight = self._app.results.flight(asked.key)
+        asked = self._request(tenant, named, recipe, Priority.NORMAL)
+        flight = self._app.results.flight(asked)
         try:
             for event in said:
                 flight.say(event)
@@ -124,11 +127,14 @@ class Cached:
         talk = replace(talk, message=message)
         return Plan(talk, await answering.recipe(talk))
 
-    def _request(self, tenant: Tenant, named: Sequence[Named], recipe: Recipe) -> Request:
+    def _request(
+        self, tenant: Tenant, named: Sequence[Named], recipe: Recipe, lane: Priority
+    ) -> Request:
         ids = [one.document_id for one in named]
         return Request(
             result_key(tenant, named, recipe),
             Owner(tenant, ",".join(ids)),
+            lane,
             partial(self._still_there, tenant, ids),
         )
 
