@@ -14,6 +14,7 @@ import pytest_asyncio
 from longspan.server.results.levels import Level
 from longspan.v1 import inference_service_pb2 as pb
 from tests.e2e.cached import (
+    TEXT,
     caching,
     call,
     document,
@@ -25,7 +26,7 @@ from tests.e2e.cached import (
     stats_of,
     told,
 )
-from tests.e2e.conversation import reason
+from tests.e2e.conversation import analyze_messages, reason, sending
 from tests.e2e.generation import Written, hear, sequences_of
 from tests.e2e.workers import quiet_log
 from tests.pool.harness import until
@@ -207,6 +208,9 @@ async def test_an_answer_too_long_to_share_is_made_for_each(tmp_path: Path) -> N
         answers = await asyncio.gather(*(hear(call(serving, handle, TASK)) for _ in range(3)))
         assert len({answer.text for answer in answers}) == 1
         assert len(answers[0].text) > 64
+        uploaded = analyze_messages(TEXT.encode(), TASK, 1000)
+        arrived = await hear(serving.inference.Analyze(sending(uploaded)))
+        assert arrived.text == answers[0].text
         stats = stats_of(serving)
         assert stats.too_large >= 1
         assert (stats.stored, stats.memory_bytes) == (0, 0)

@@ -142,8 +142,8 @@ class Flight:
         await self._work
 
     async def stop(self) -> None:
-        """Stop the work, as nobody listens."""
-        if self._work is not None and not self._work.done():
+        """Stop the work, as nobody listens; one that has ended is left to be kept."""
+        if self.state is State.OPEN and self._work is not None and not self._work.done():
             await cancel_and_wait(self._work)
         # A task that is cancelled before it runs has no part in it.
         self.abandon()

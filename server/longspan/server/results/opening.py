@@ -50,7 +50,7 @@ def _first(config: Config) -> FirstLevel | None:
         budget = int(config.result_cache_memory)
         return MemoryLevel(budget, ttl_s) if budget else None
     limits = BreakerLimits(
-        failures=3, slow_s=config.result_cache_redis_timeout_s, pause_s=0.5, longest_pause_s=10.0
+        failures=3, slow_s=config.result_cache_redis_timeout_s, pause_s=0.5, longest_pause_s=5.0
     )
     try:
         return RedisLevel(url, ttl_s, limits)

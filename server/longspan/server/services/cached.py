@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from longspan.server.queue.job import Priority
 from longspan.server.results.delivery import Delivery
 from longspan.server.results.eligibility import Eligibility, eligibility
 from longspan.server.results.first_level import Owner
-from longspan.server.results.flight import AnswerTooLarge, Flight
+from longspan.server.results.flight import Flight
 from longspan.server.results.key import Named, Recipe, result_key, seed_of
 from longspan.server.results.levels import Level
 from longspan.server.results.record import KINDS
@@ -45,6 +45,7 @@ class Cached:
 
     def __init__(self, application: Application) -> None:
         self._app = application
+        self._limit_bytes = application.limits.result_record_bytes
 
     async def generate(
         self, talk: Conversation, answering: Extractive | Generative, request: pb.GenerateRequest
@@ -85,28 +86,25 @@ class Cached:
         plan = await self._plan(talk, answering)
         if plan is None:
             return await answering.analyze(talk, inbox, upload)
-        keeping = _Keeping(self, talk.call.tenant, plan.recipe, talk.outbox)
+        keeping = _Keeping(self, talk.call.tenant, plan.recipe, talk.outbox, self._limit_bytes)
         await answering.analyze(replace(plan.talk, outbox=keeping), inbox, upload)
 
     def keep(
         self,
         tenant: Tenant,
         recipe: Recipe,
-        said: Sequence[pb.GenerateResponse],
+        said: Iterable[pb.GenerateResponse],
         completed: pb.Completed,
     ) -> None:
-        """Keep an answer that was made anyway."""
+        """Keep an answer that was made anyway, and is not too large."""
         named = [
             Named(document_id=DocumentId(one.document_id), sha256=one.sha256)
             for one in completed.documents
         ]
         asked = self._request(tenant, named, recipe, Priority.NORMAL)
         flight = self._app.results.flight(asked)
-        try:
-            for event in said:
-                flight.say(event)
-        except AnswerTooLarge:
-            return
+        for event in said:
+            flight.say(event)
         flight.complete(completed, time.time())
         self._app.results.keep(flight, asked)
 
@@ -148,22 +146,28 @@ class Cached:
 
 
 class _Keeping:
-    """An ``Outgoing`` that notes an answer while the caller is told it."""
+    """An ``Outgoing`` that notes an answer, if it is not too large, while the caller is told it."""
 
-    def __init__(self, cached: Cached, tenant: Tenant, recipe: Recipe, outbox: Outgoing) -> None:
+    def __init__(
+        self, cached: Cached, tenant: Tenant, recipe: Recipe, outbox: Outgoing, limit_bytes: int
+    ) -> None:
         self._cached = cached
         self._tenant = tenant
         self._recipe = recipe
         self._outbox = outbox
+        self._room_bytes = limit_bytes
         self._said: list[pb.GenerateResponse] = []
 
     async def send(self, **event: Any) -> None:
         for kind, message in event.items():
             if kind == "completed":
-                self._cached.keep(self._tenant, self._recipe, self._said, message)
+                if self._room_bytes >= 0:
+                    self._cached.keep(self._tenant, self._recipe, self._said, message)
                 message.cache.CopyFrom(translate.cache_use(None, 0.0))
-            elif kind in KINDS:
-                self._said.append(pb.GenerateResponse(**event))
+            elif kind in KINDS and self._room_bytes >= 0:
+                noted = pb.GenerateResponse(**event)
+                self._room_bytes -= noted.ByteSize()
+                self._said.append(noted)
         await self._outbox.send(**event)
 
 
