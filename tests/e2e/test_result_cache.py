@@ -13,6 +13,7 @@ from longspan.server.identity import Tenant
 from longspan.server.results.levels import Level
 from longspan.v1 import document_service_pb2 as documents_pb
 from longspan.v1 import inference_service_pb2 as pb
+from tests.client.command import longspan
 from tests.e2e.cached import (
     TEXT,
     caching,
@@ -246,6 +247,20 @@ async def test_the_clients_say_what_the_cache_did(tmp_path: Path) -> None:
         assert uses[1] is not None
         assert uses[1].level is CacheLevel.MEMORY
         assert uses[2] is None
+
+
+async def test_the_command_line_shows_and_refuses_answers_given_before(tmp_path: Path) -> None:
+    async with caching(tmp_path, "--say", "It is so.") as serving:
+        arguments = ("prompt", await document(serving), "Go on.", "--max-tokens", "30")
+        first = await longspan(*arguments, server=serving.target)
+        await results_of(serving).kept()
+        second = await longspan(*arguments, server=serving.target)
+        third = await longspan(*arguments, "--json", "--no-cache", server=serving.target)
+        assert first.out == second.out == "It is so.\n"
+        assert "given before" not in first.err
+        assert "an answer given before (memory)" in second.err
+        assert third.events[-1]["cache"] is None
+        assert stats_of(serving).hits == {Level.MEMORY: 1}
 
 
 async def test_a_server_without_a_cache_has_none(tmp_path: Path) -> None:

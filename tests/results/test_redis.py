@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 from benchmarks.redis_process import RedisProcess
 
 from longspan.blobstore.breaker import BreakerLimits, State
+from longspan.server.config import load_config
+from longspan.server.errors import ConfigError
 from longspan.server.identity import Tenant
 from longspan.server.results.first_level import Owner, RedisLevel
+from longspan.server.results.opening import open_results
 from longspan.server.results.redis_cache import PREFIX, client_of
 from tests.pool.harness import until
 from tests.results.records import OWNER, key_of, record, text_of
@@ -182,6 +185,14 @@ async def test_a_cluster_keeps_records_and_may_die(tmp_path: Path) -> None:
             assert text_of(await level.get(key_of(2), OWNER)) == "Two."
 
 
-def test_an_address_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="port"):
-        RedisLevel("redis://host:notaport", 60.0, LIMITS)
+def test_an_address_that_is_none_is_refused_at_the_start() -> None:
+    for url in ("http://host:6379", "redis:host", "redis+sentinel://host"):
+        with pytest.raises(ConfigError, match="result_cache_redis"):
+            load_config(["--result-cache-redis", url])
+
+
+async def test_a_malformed_port_is_refused_at_the_start() -> None:
+    config = load_config(["--result-cache-redis", "redis://host:port", "--result-cache-disk", "0"])
+    async with AsyncExitStack() as stack:
+        with pytest.raises(ConfigError, match="result_cache_redis"):
+            await open_results(config, stack)
