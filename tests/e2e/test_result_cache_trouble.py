@@ -27,7 +27,7 @@ from tests.e2e.cached import (
     told,
 )
 from tests.e2e.generation import Written, hear
-from tests.e2e.workers import quiet_log
+from tests.e2e.workers import free_port, quiet_log
 from tests.pool.harness import until
 from tests.results.redis_process import redis_or_skip
 from tests.support.serving import Serving
@@ -105,6 +105,14 @@ async def test_no_request_fails_while_redis_is_killed_hangs_and_comes_back(
             # Started in here, it is no child that the server left.
             redis.kill()
         assert len({answer.text for answer in load.answers}) <= QUESTIONS
+
+
+async def test_a_server_starts_without_its_redis(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"result_cache_redis": f"redis://127.0.0.1:{free_port()}"}
+    async with caching(tmp_path, **settings) as serving:
+        handle = await document(serving)
+        answers = [await told(serving, handle, greedy()) for _ in range(2)]
+        assert [level(answer) for answer in answers] == [None, "disk"]
 
 
 async def test_two_servers_share_a_redis_until_a_document_is_deleted(tmp_path: Path) -> None:

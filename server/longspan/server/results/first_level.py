@@ -17,6 +17,7 @@ from longspan.server.results.redis_cache import FAILURES, RemoteCache
 # For removing, which reads all names.
 REMOVING_S = 30.0
 CLOSING_S = 1.0
+CONNECTING_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,14 @@ class RedisLevel:
     def __init__(self, url: str, ttl_s: float, limits: BreakerLimits) -> None:
         self._cache = RemoteCache(url, ttl_s, limits.slow_s)
         self._guard = Guard(limits, FAILURES)
+
+    async def connect(self) -> bool:
+        """Find the Redis, or all nodes of the cluster, with more patience than a request has."""
+        with suppress(*FAILURES, TimeoutError):
+            async with asyncio.timeout(CONNECTING_S):
+                await self._cache.client.ping()
+                return True
+        return False
 
     @property
     def size_bytes(self) -> int:

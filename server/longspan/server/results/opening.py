@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,6 +17,8 @@ from longspan.server.results.first_level import FirstLevel, MemoryLevel, RedisLe
 from longspan.server.results.results import Results
 from longspan.server.results.tiers import Tiers
 
+log = logging.getLogger(__name__)
+
 FOLDER = "results"
 # Of the disk, where there are tenants.
 TENANT_SHARE = 0.5
@@ -28,8 +31,11 @@ async def open_results(config: Config, stack: AsyncExitStack) -> Results:
         ConfigError: the address of Redis is malformed.
     """
     disk = await _disk(config, stack)
-    results = Results(Tiers(_first(config), disk), config.limits.result_record_bytes)
+    first = _first(config)
+    results = Results(Tiers(first, disk), config.limits.result_record_bytes)
     stack.push_async_callback(results.close)
+    if isinstance(first, RedisLevel) and not await first.connect():
+        log.warning("the Redis of the result cache does not answer; it will be tried again")
     return results
 
 
