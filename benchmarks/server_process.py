@@ -12,11 +12,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 START_S = 90.0
+# A measurement that repeats a request means it.
+NO_RESULTS = ("--result-cache-memory", "0", "--result-cache-disk", "0")
 
 
 @contextmanager
-def server_process(*flags: str) -> Iterator[int]:
-    """Run a server on a free port and a temporary data directory; yield the port."""
+def server_process(*flags: str, results: bool = False) -> Iterator[int]:
+    """Run a server on a free port and a temporary data directory; yield the port.
+
+    Args:
+        flags: of the server.
+        results: whether its result cache is on.
+    """
+    if not results:
+        flags = (*NO_RESULTS, *flags)
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "ready.json"
         command = [sys.executable, "-m", "longspan.server", "--listen", "127.0.0.1:0"]

@@ -98,10 +98,10 @@ def test_every_option_stands_in_the_message_of_every_task(task: Task) -> None:
 
 
 def test_what_is_left_out_is_left_to_the_server_but_for_the_seed() -> None:
-    """A task without options names no method and no option but the drawn seed."""
+    """A task without options names no method and no option but the drawn seed, as any seed."""
     message = task_message(Ask("Why?"), seed=17)
     assert message.method == inference.METHOD_UNSPECIFIED
-    assert [field.name for field, _ in message.generation.ListFields()] == ["seed"]
+    assert [field.name for field, _ in message.generation.ListFields()] == ["seed", "any_seed"]
     assert message.generation.seed == 17
 
 

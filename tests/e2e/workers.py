@@ -26,7 +26,7 @@ from longspan.server.config import Config
 from longspan.server.identity import DocumentId, Tenant
 from longspan.server.pool.config import PoolConfig
 from longspan.server.queue.dispatcher import Dispatcher
-from tests.support.serving import Serving, leaks
+from tests.support.serving import BASE_SETTINGS, Serving, leaks
 
 START_S = 60.0
 SUSPICIOUS = (
@@ -47,7 +47,7 @@ async def serving_with(
     **settings: Any,
 ) -> AsyncIterator[Serving]:
     """A server over the workers that the pools describe; leaks are checked at the end."""
-    settings = {"listen": "127.0.0.1:0", "data_dir": data_dir, "drain_s": 2.0, **settings}
+    settings = {**BASE_SETTINGS, "data_dir": data_dir, **settings}
     config = Config(**settings, _cli_parse_args=False)  # type: ignore[call-arg]
     before = set(psutil.Process().children(recursive=True))
     async with (

@@ -145,7 +145,7 @@ class Engine(pb_grpc.WorkerServiceServicer):
     def _ready(self) -> pb.Ready:
         return pb.Ready(
             model="story",
-            fingerprint="feed",
+            fingerprint=self._options.fingerprint,
             dtype="float32",
             max_tokens=self._options.context,
             kv_tokens=self._options.context,
@@ -317,6 +317,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--context", type=int, default=100_000)
     parser.add_argument("--positions", type=int, default=0)
     parser.add_argument("--say")
+    parser.add_argument("--fingerprint", default="feed")
     parser.add_argument("--poison", type=int, default=-1)
     parser.add_argument("--poison-token", type=int, default=-1)
     parser.add_argument("--refuse")

@@ -54,10 +54,12 @@ from longspan.client._sources import AsyncSource, Source
 from longspan.client._sync_cache import Cache
 from longspan.client._sync_client import Client
 from longspan.client._sync_stream import AnswerStream
-from longspan.client._tasks import Ask, Method, Priority, Prompt, Summarize, Task
+from longspan.client._tasks import Ask, CacheMode, Method, Priority, Prompt, Summarize, Task
 from longspan.client._types import (
     Answer,
     AttentionUsage,
+    CacheLevel,
+    CacheUse,
     Citation,
     Completed,
     Document,
@@ -89,7 +91,10 @@ __all__ = [
     "Breaker",
     "Cache",
     "CacheCleared",
+    "CacheLevel",
+    "CacheMode",
     "CacheStats",
+    "CacheUse",
     "CacheVerified",
     "ChunkConflict",
     "ChunkOutOfOrder",

@@ -23,7 +23,16 @@ from longspan.client._health import REQUEST, is_serving
 from longspan.client._lifecycle import ClientState
 from longspan.client._requests import Documents, Heading, UploadEnvelope
 from longspan.client._sources import AsyncSource
-from longspan.client._tasks import Ask, MethodName, Priority, Prompt, Summarize, Task
+from longspan.client._tasks import (
+    Ask,
+    CacheMode,
+    CacheModeName,
+    MethodName,
+    Priority,
+    Prompt,
+    Summarize,
+    Task,
+)
 from longspan.client._transcript import Transcript
 from longspan.client._types import Document, Progress, Span
 from longspan.v1 import document_service_pb2 as pb
@@ -183,9 +192,10 @@ class AsyncClient:
         priority: Priority | None = None,
         method: MethodName | None = None,
         generation: Generation | None = None,
+        cache: CacheModeName = CacheMode.DEFAULT,
     ) -> AsyncAnswerStream:
         """Answer a question from stored documents."""
-        task = Ask(question, max_citations, priority, method, generation)
+        task = Ask(question, max_citations, priority, method, generation, cache)
         return self._generate(documents, task)
 
     def summarize(
@@ -196,9 +206,12 @@ class AsyncClient:
         priority: Priority | None = None,
         method: MethodName | None = None,
         generation: Generation | None = None,
+        cache: CacheModeName = CacheMode.DEFAULT,
     ) -> AsyncAnswerStream:
         """Say what matters most in stored documents."""
-        return self._generate(documents, Summarize(max_sentences, priority, method, generation))
+        return self._generate(
+            documents, Summarize(max_sentences, priority, method, generation, cache)
+        )
 
     def prompt(
         self,
@@ -208,9 +221,10 @@ class AsyncClient:
         priority: Priority | None = None,
         method: MethodName | None = None,
         generation: Generation | None = None,
+        cache: CacheModeName = CacheMode.DEFAULT,
     ) -> AsyncAnswerStream:
         """Give stored documents and a free instruction to a decoder model."""
-        return self._generate(documents, Prompt(text, priority, method, generation))
+        return self._generate(documents, Prompt(text, priority, method, generation, cache))
 
     def analyze(
         self,

@@ -11,6 +11,8 @@ from google.protobuf import duration_pb2
 
 from longspan.client._types import (
     AttentionUsage,
+    CacheLevel,
+    CacheUse,
     Citation,
     Completed,
     Document,
@@ -71,6 +73,12 @@ _FINISH_REASONS = {
     inference_service_pb2.FINISH_REASON_STOP: FinishReason.STOP,
     inference_service_pb2.FINISH_REASON_NO_ANSWER: FinishReason.NO_ANSWER,
     inference_service_pb2.FINISH_REASON_LENGTH: FinishReason.LENGTH,
+}
+_CACHE_LEVELS = {
+    inference_service_pb2.CACHE_LEVEL_MEMORY: CacheLevel.MEMORY,
+    inference_service_pb2.CACHE_LEVEL_REDIS: CacheLevel.REDIS,
+    inference_service_pb2.CACHE_LEVEL_DISK: CacheLevel.DISK,
+    inference_service_pb2.CACHE_LEVEL_FLIGHT: CacheLevel.FLIGHT,
 }
 
 
@@ -182,6 +190,7 @@ def _completed(message: inference_service_pb2.Completed) -> Completed:
         documents=tuple(document(one) for one in message.documents),
         model=message.model,
         attention=_attention(message.attention) if message.HasField("attention") else None,
+        cache=_cache(message.cache) if message.HasField("cache") else None,
     )
 
 
@@ -189,6 +198,11 @@ def _attention(message: inference_service_pb2.AttentionUsage) -> AttentionUsage:
     return AttentionUsage(
         policy=message.policy, kv_bytes=message.kv_bytes, seen_share=message.seen_share
     )
+
+
+def _cache(message: inference_service_pb2.CacheUse) -> CacheUse:
+    level = _CACHE_LEVELS.get(message.level, CacheLevel.UNKNOWN) if message.hit else None
+    return CacheUse(level=level, age_s=_seconds(message.age))
 
 
 def _span(message: document_pb2.ByteSpan) -> Span:

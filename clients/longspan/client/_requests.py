@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from longspan.client._generation import Generation
-from longspan.client._tasks import Ask, Method, Priority, Prompt, Summarize, Task
+from longspan.client._tasks import Ask, CacheMode, Method, Priority, Prompt, Summarize, Task
 from longspan.client._types import Document
 from longspan.client._upload import Chunk, Commit, Open, Part
 from longspan.v1 import document_pb2, document_service_pb2, inference_service_pb2, upload_pb2
@@ -24,6 +24,11 @@ _PRIORITIES = {
 _METHODS = {
     Method.EXTRACTIVE: inference_service_pb2.METHOD_EXTRACTIVE,
     Method.GENERATIVE: inference_service_pb2.METHOD_GENERATIVE,
+}
+_CACHE_MODES = {
+    CacheMode.DEFAULT: inference_service_pb2.CACHE_MODE_UNSPECIFIED,
+    CacheMode.OFF: inference_service_pb2.CACHE_MODE_OFF,
+    CacheMode.FORCE: inference_service_pb2.CACHE_MODE_FORCE,
 }
 
 
@@ -143,9 +148,11 @@ def task_message(task: Task, *, seed: int) -> inference_service_pb2.Task:
             that a repeated request gets the words that were delivered before it broke.
 
     Raises:
-        ValueError: there is no such method.
+        ValueError: there is no such method or cache mode.
     """
-    message = inference_service_pb2.Task(priority=_PRIORITIES[task.priority])
+    message = inference_service_pb2.Task(
+        priority=_PRIORITIES[task.priority], cache=_CACHE_MODES[CacheMode(task.cache)]
+    )
     if task.method is not None:
         message.method = _METHODS[Method(task.method)]
     if task.method != Method.EXTRACTIVE:
@@ -170,6 +177,7 @@ def _generation(options: Generation, seed: int) -> inference_service_pb2.Generat
         top_p=options.top_p,
         min_p=options.min_p,
         seed=seed if options.seed is None else options.seed,
+        any_seed=options.seed is None,
         stop=[_stop(one) for one in options.stop],
         json_schema=options.json_schema,  # type: ignore[arg-type]  # a text since it was made
         regex=options.regex,

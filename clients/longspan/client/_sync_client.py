@@ -22,7 +22,16 @@ from longspan.client._sync_reading import reading
 from longspan.client._sync_sending import SyncSending
 from longspan.client._sync_stream import AnswerStream, analyzing, generating
 from longspan.client._sync_wire import SyncWire
-from longspan.client._tasks import Ask, MethodName, Priority, Prompt, Summarize, Task
+from longspan.client._tasks import (
+    Ask,
+    CacheMode,
+    CacheModeName,
+    MethodName,
+    Priority,
+    Prompt,
+    Summarize,
+    Task,
+)
 from longspan.client._transcript import Transcript
 from longspan.client._types import Document, Progress, Span
 from longspan.v1 import document_service_pb2 as pb
@@ -180,9 +189,10 @@ class Client:
         priority: Priority | None = None,
         method: MethodName | None = None,
         generation: Generation | None = None,
+        cache: CacheModeName = CacheMode.DEFAULT,
     ) -> AnswerStream:
         """Answer a question from stored documents."""
-        task = Ask(question, max_citations, priority, method, generation)
+        task = Ask(question, max_citations, priority, method, generation, cache)
         return self._generate(documents, task)
 
     def summarize(
@@ -193,9 +203,12 @@ class Client:
         priority: Priority | None = None,
         method: MethodName | None = None,
         generation: Generation | None = None,
+        cache: CacheModeName = CacheMode.DEFAULT,
     ) -> AnswerStream:
         """Say what matters most in stored documents."""
-        return self._generate(documents, Summarize(max_sentences, priority, method, generation))
+        return self._generate(
+            documents, Summarize(max_sentences, priority, method, generation, cache)
+        )
 
     def prompt(
         self,
@@ -205,9 +218,10 @@ class Client:
         priority: Priority | None = None,
         method: MethodName | None = None,
         generation: Generation | None = None,
+        cache: CacheModeName = CacheMode.DEFAULT,
     ) -> AnswerStream:
         """Give stored documents and a free instruction to a decoder model."""
-        return self._generate(documents, Prompt(text, priority, method, generation))
+        return self._generate(documents, Prompt(text, priority, method, generation, cache))
 
     def analyze(
         self,

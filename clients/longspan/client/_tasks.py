@@ -26,6 +26,18 @@ class Method(StrEnum):
     GENERATIVE = "generative"
 
 
+class CacheMode(StrEnum):
+    """Whether an answer that was given before may be given again; the words are as good."""
+
+    # Where the same request must have the same answer: extractive, greedy, or with a seed.
+    DEFAULT = "default"
+    # The server looks up no answer and keeps none.
+    OFF = "off"
+    # Also where the caller names no seed: the same request gets the same answer.
+    FORCE = "force"
+
+
+CacheModeName: TypeAlias = CacheMode | Literal["default", "off", "force"]
 MethodName: TypeAlias = Method | Literal["extractive", "generative"]
 
 
@@ -37,6 +49,7 @@ class Ask:
         max_citations: passages to cite at most; None leaves it to the server.
         method: None is the decoder where the server has one, else the encoder.
         generation: how a decoder answers.
+        cache: whether an answer given before will do.
     """
 
     question: str
@@ -44,6 +57,7 @@ class Ask:
     priority: Priority | None = None
     method: MethodName | None = None
     generation: Generation | None = None
+    cache: CacheModeName = CacheMode.DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +68,14 @@ class Summarize:
         max_sentences: None leaves it to the server.
         method: None is the decoder where the server has one, else the encoder.
         generation: how a decoder answers.
+        cache: whether an answer given before will do.
     """
 
     max_sentences: int | None = None
     priority: Priority | None = None
     method: MethodName | None = None
     generation: Generation | None = None
+    cache: CacheModeName = CacheMode.DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +85,14 @@ class Prompt:
     Attributes:
         method: the server refuses the extractive one.
         generation: how the decoder answers.
+        cache: whether an answer given before will do.
     """
 
     text: str
     priority: Priority | None = None
     method: MethodName | None = None
     generation: Generation | None = None
+    cache: CacheModeName = CacheMode.DEFAULT
 
 
 Task: TypeAlias = Ask | Summarize | Prompt

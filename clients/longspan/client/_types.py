@@ -218,12 +218,42 @@ class AttentionUsage:
     seen_share: float
 
 
+class CacheLevel(Enum):
+    """Where the server found an answer."""
+
+    UNKNOWN = "unknown"
+    MEMORY = "memory"
+    REDIS = "redis"
+    DISK = "disk"
+    # An equal request that was running.
+    FLIGHT = "flight"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheUse:
+    """What the server's result cache did for a request.
+
+    Attributes:
+        level: where the answer was found; None where it was made for this request.
+        age_s: seconds since it was made.
+    """
+
+    level: CacheLevel | None
+    age_s: float
+
+    @property
+    def hit(self) -> bool:
+        """Whether the answer was found."""
+        return self.level is not None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completed:
     """The last event of a successful request.
 
     Attributes:
         attention: how a decoder read the documents; None in an extractive answer.
+        cache: None where the request could not use the result cache.
     """
 
     finish_reason: FinishReason
@@ -232,6 +262,7 @@ class Completed:
     documents: tuple[Document, ...]
     model: str
     attention: AttentionUsage | None = None
+    cache: CacheUse | None = None
 
 
 Event: TypeAlias = (

@@ -30,6 +30,7 @@ from longspan.server.pool.model_info import ModelInfo
 from longspan.server.queue.dispatcher import Dispatcher
 from longspan.server.queue.fair_queue import QueueLimits
 from longspan.server.queue.sequences import SequenceDispatcher
+from longspan.server.results.opening import open_results, policy_digest
 from longspan.server.services.admission import Admission
 from longspan.server.services.application import Application
 from longspan.server.services.intake import Intake
@@ -111,6 +112,7 @@ async def running_server(
         if embedder is not None:
             memory_bytes = config.limits.index_memory_bytes
             indexes = Indexes(library, embedder, memory_bytes=memory_bytes)
+        results = await open_results(config, stack)
         desk = UploadDesk(library, config.limits, files)
         application = Application(
             limits=config.limits,
@@ -122,6 +124,7 @@ async def running_server(
             indexes=indexes,
             decoder=decoder,
             kv=None if decoder is None else KvCache(decoder.dispatcher),
+            results=results,
         )
         if decoder is not None:
             keeping = asyncio.create_task(Keeper(decoder.dispatcher, library).run())
@@ -172,7 +175,8 @@ async def _start_decoder(
         health_changed=partial(health.workers_changed, "model"),
     )
     info = await _ready(dispatcher, stack)
-    return Decoder(template, tokeniser, dispatcher, info, threads)
+    digest = await in_thread(threads, lambda: policy_digest(config.attention))
+    return Decoder(template, tokeniser, dispatcher, info, threads, digest)
 
 
 async def _ready(dispatcher: Dispatcher | SequenceDispatcher, stack: AsyncExitStack) -> ModelInfo:

@@ -114,6 +114,24 @@ class Config(BaseSettings):
         "hybrid, hierarchical, hybrid-exact, summary, lean, or a file that ends in .json, as "
         "longspan fidelity --calibrate writes",
     )
+    result_cache_memory: ByteSize = Field(
+        ByteSize(64 << 20), description="server memory for answers given before; 0 keeps none"
+    )
+    result_cache_redis: str | None = Field(
+        None,
+        pattern=r"^rediss?(\+cluster)?://\S+$",
+        description="a Redis for them instead, redis://HOST:PORT or redis+cluster://HOST:PORT",
+    )
+    result_cache_redis_timeout_s: PositiveFloat = Field(
+        0.05, description="an answer of Redis that takes longer is not waited for"
+    )
+    result_cache_ttl_s: PositiveFloat = Field(
+        3600.0, description="how long they stay in memory or Redis"
+    )
+    result_cache_disk: ByteSize = Field(
+        ByteSize(256 << 20),
+        description="what they may take of the disk under data_dir; 0 keeps none there",
+    )
     drain_s: PositiveFloat = Field(25.0, description="how long running calls may finish on SIGTERM")
     heartbeat_timeout_s: PositiveFloat = Field(
         3.0, description="a worker that is silent for so long is killed and replaced"

@@ -51,6 +51,8 @@ class Limits(BaseModel):
     free_space_bytes: NonNegativeInt = 64 * MIB
     # Kept free on the same disk by the cache of KV pages, which everything else goes before.
     kv_free_space_bytes: NonNegativeInt = 1024 * MIB
+    # Longer answers are neither shared with equal requests nor kept.
+    result_record_bytes: PositiveInt = MIB
     # Indexes kept in memory, least recently used out first.
     index_memory_bytes: PositiveInt = 256 * MIB
 

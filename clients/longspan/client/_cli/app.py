@@ -18,6 +18,7 @@ from longspan.client._cli.fidelity import fidelity
 from longspan.client._cli.generation_options import GenerationOptions
 from longspan.client._cli.options import (
     Json,
+    NoCache,
     OutputOptions,
     Server,
     ServerOptions,
@@ -29,7 +30,7 @@ from longspan.client._cli.output import open_output
 from longspan.client._cli.serve import serve_main
 from longspan.client._cli.spreading import spread
 from longspan.client._cli.targets import parse_files, parse_targets
-from longspan.client._tasks import Ask, Prompt, Summarize, Task
+from longspan.client._tasks import Ask, CacheMode, Prompt, Summarize, Task
 
 
 class CacheAction(Enum):
@@ -97,11 +98,19 @@ def ask(
     output_options: OutputOptions,
     generation_options: GenerationOptions,
     reasoning: ShowReasoning = False,
+    no_cache: NoCache = False,
     citations: Annotated[int | None, typer.Option(help="Passages to cite at most.")] = None,
 ) -> None:
     """Answer a question from documents: longspan ask report.md "Which risks are new?"."""
     *targets, question = _with_text(targets_and_question, "QUESTION")
-    task = Ask(question, citations, None, generation_options.method, generation_options.generation)
+    task = Ask(
+        question,
+        citations,
+        None,
+        generation_options.method,
+        generation_options.generation,
+        _cache(no_cache),
+    )
     _answer(targets, task, server_options, output_options, reasoning)
 
 
@@ -111,10 +120,13 @@ def summarize(
     output_options: OutputOptions,
     generation_options: GenerationOptions,
     reasoning: ShowReasoning = False,
+    no_cache: NoCache = False,
     sentences: Annotated[int | None, typer.Option(help="Sentences at most.")] = None,
 ) -> None:
     """Say what matters most in documents."""
-    task = Summarize(sentences, None, generation_options.method, generation_options.generation)
+    task = Summarize(
+        sentences, None, generation_options.method, generation_options.generation, _cache(no_cache)
+    )
     _answer(targets, task, server_options, output_options, reasoning)
 
 
@@ -124,10 +136,13 @@ def prompt(
     output_options: OutputOptions,
     generation_options: GenerationOptions,
     reasoning: ShowReasoning = False,
+    no_cache: NoCache = False,
 ) -> None:
     """Give documents and a free instruction to a decoder model."""
     *targets, text = _with_text(targets_and_text, "TEXT")
-    task = Prompt(text, None, generation_options.method, generation_options.generation)
+    task = Prompt(
+        text, None, generation_options.method, generation_options.generation, _cache(no_cache)
+    )
     _answer(targets, task, server_options, output_options, reasoning)
 
 
@@ -198,6 +213,10 @@ def _answer(
     output = open_output(output_options, reasoning=reasoning)
     with connected(server_options) as client, output:
         asking.answer(client, parsed, task, output)
+
+
+def _cache(no_cache: bool) -> CacheMode:
+    return CacheMode.OFF if no_cache else CacheMode.DEFAULT
 
 
 def _with_text(arguments: list[str], name: str) -> list[str]:

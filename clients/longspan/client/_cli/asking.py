@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypedDict
 
 from longspan.client._cli.output import Output
 from longspan.client._cli.targets import File, Target
+from longspan.client._generation import Generation
 from longspan.client._sync_client import Client
 from longspan.client._sync_stream import AnswerStream
-from longspan.client._tasks import Ask, Prompt, Summarize, Task
+from longspan.client._tasks import Ask, CacheModeName, MethodName, Prompt, Summarize, Task
+
+
+class _Shared(TypedDict):
+    """What all tasks have."""
+
+    method: MethodName | None
+    generation: Generation | None
+    cache: CacheModeName
 
 
 def answer(client: Client, targets: Sequence[Target], task: Task, output: Output) -> None:
@@ -31,15 +41,11 @@ def _stream(client: Client, targets: Sequence[Target], task: Task, output: Outpu
             ids.append(client.upload(target.source, on_progress=output.event).document_id)
         else:
             ids.append(target)
-    method, generation = task.method, task.generation
+    shared = _Shared(method=task.method, generation=task.generation, cache=task.cache)
     match task:
         case Ask(question, citations):
-            return client.ask(
-                ids, question, max_citations=citations, method=method, generation=generation
-            )
+            return client.ask(ids, question, max_citations=citations, **shared)
         case Summarize(sentences):
-            return client.summarize(
-                ids, max_sentences=sentences, method=method, generation=generation
-            )
+            return client.summarize(ids, max_sentences=sentences, **shared)
         case Prompt(text):
-            return client.prompt(ids, text, method=method, generation=generation)
+            return client.prompt(ids, text, **shared)

@@ -5,7 +5,7 @@
     {"event": "delta", "text": "..."}
     {"event": "citation", "index": 1, "document_id": "...", "span": {"start": 0, "end": 9}, ...}
     {"event": "unverified", "quote": "..."}
-    {"event": "completed", "finish_reason": "stop", "usage": {...}, "attention": {...}, ...}
+    {"event": "completed", "finish_reason": "stop", "usage": {...}, "cache": {...}, ...}
     {"event": "document", "document_id": "...", "title": "...", "create_time": "...", ...}
     {"event": "deleted", "document_id": "..."}
     {"event": "rebuilt", "document_id": "...", "tokens": 1536}

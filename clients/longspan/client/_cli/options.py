@@ -18,6 +18,9 @@ ShowReasoning: TypeAlias = Annotated[
     bool,
     typer.Option("--reasoning", help="Show on standard error what the model thinks before."),
 ]
+NoCache: TypeAlias = Annotated[
+    bool, typer.Option("--no-cache", help="Take no answer given before, and keep this one nowhere.")
+]
 Targets: TypeAlias = Annotated[
     list[str],
     typer.Argument(metavar="FILE_OR_ID...", help="Files, '-' for stdin, or document ids."),

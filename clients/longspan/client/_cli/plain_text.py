@@ -20,6 +20,7 @@ from longspan.client._cli.kept import (
 )
 from longspan.client._types import (
     AttentionUsage,
+    CacheLevel,
     Citation,
     Completed,
     Document,
@@ -160,6 +161,8 @@ class PlainText:
             self._remark(f"longspan: {_REMARKS[completed.finish_reason]}")
         if completed.usage.output_tokens and not self._brief:
             self._remark(_figures(completed))
+        if completed.cache is not None and completed.cache.level is not None and not self._brief:
+            self._remark(_found(completed.cache.level, completed.cache.age_s))
 
     def _remark(self, text: str) -> None:
         if self._last != "\n":
@@ -211,6 +214,10 @@ def _figures(completed: Completed) -> str:
         f"then {timings.per_token_s * 1000:.1f} ms a token"
         f"{_read(completed.attention)}"
     )
+
+
+def _found(level: CacheLevel, age_s: float) -> str:
+    return f"an answer given before ({level.value}), {age_s:.0f} s old; --no-cache makes a new one"
 
 
 def _read(attention: AttentionUsage | None) -> str:

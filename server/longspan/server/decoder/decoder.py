@@ -31,6 +31,7 @@ class Decoder:
         dispatcher: the queue.
         model: what its workers serve.
         threads: where tokenising runs.
+        policy_digest: of the file that the model's default attention policy is read from.
     """
 
     def __init__(
@@ -40,18 +41,24 @@ class Decoder:
         dispatcher: SequenceDispatcher,
         model: ModelInfo,
         threads: ThreadPoolExecutor,
+        policy_digest: str = "",
     ) -> None:
         self._template = template
         self._tokeniser = tokeniser
         self.dispatcher = dispatcher
         self.model = model
         self.threads = threads
+        self.policy_digest = policy_digest
         self.grammars = GrammarCheck()
 
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of documents: it reads no control tokens."""
         return self._tokeniser.plain
+
+    async def parts(self, task: Task) -> PromptParts:
+        """What stands around the documents, as text."""
+        return await in_thread(self.threads, lambda: self._template.parts(task, datetime.now()))
 
     async def prompt(self, task: Task) -> tuple[PromptParts, PromptTokens]:
         """What stands around the documents, as text and as tokens."""

@@ -11,6 +11,7 @@ from longspan.server.index.indexes import Indexes
 from longspan.server.kv.cache import KvCache
 from longspan.server.limits import Limits
 from longspan.server.queue.job import RequestId
+from longspan.server.results.results import Results
 from longspan.server.services.admission import Admission
 from longspan.server.services.intake import Intake
 from longspan.server.store.library import Library
@@ -37,6 +38,7 @@ class Application:
     indexes: Indexes | None
     decoder: Decoder | None
     kv: KvCache | None
+    results: Results
 
     def require_embedder(self) -> Embedder:
         """The embedder.

@@ -13,7 +13,7 @@ from longspan.server.queue.request import RequestStats
 from longspan.server.services.admission import Call
 from longspan.server.services.application import Application
 from longspan.server.services.progressing import Progressing
-from longspan.server.services.wire import Outbox
+from longspan.server.services.wire import Outgoing
 from longspan.server.store.records import StoredDocument
 from longspan.server.tasks.task import Task
 from longspan.v1 import inference_service_pb2 as pb
@@ -43,7 +43,7 @@ class Conversation:
     """
 
     call: Call
-    outbox: Outbox
+    outbox: Outgoing
     progress: Progressing
     clock: Clock
     stats: RequestStats

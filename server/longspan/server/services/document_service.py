@@ -81,6 +81,7 @@ class DocumentService(document_service_pb2_grpc.DocumentServiceServicer):
             await self._app.library.delete(call.tenant, document_id)
             if self._app.indexes is not None:
                 self._app.indexes.forget(document_id)
+            await self._app.results.forget(call.tenant, document_id)
             return pb.DeleteDocumentResponse()
 
     async def ReadDocument(  # type: ignore[override]

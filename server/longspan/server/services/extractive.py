@@ -7,6 +7,7 @@ from contextlib import ExitStack, asynccontextmanager
 
 from longspan.server.queue.job import Priority, Subject
 from longspan.server.queue.request import RequestInfo
+from longspan.server.results.key import Recipe
 from longspan.server.services import translate
 from longspan.server.services.application import Application
 from longspan.server.services.conversation import Conversation, named_documents, now_s
@@ -14,6 +15,7 @@ from longspan.server.services.intake import Indexed
 from longspan.server.services.wire import Inbox
 from longspan.server.tasks.answer import TextDelta
 from longspan.server.tasks.content import Content
+from longspan.server.tasks.method import Method
 from longspan.server.tasks.runner import TaskRun
 from longspan.server.upload.desk import Header
 from longspan.v1 import document_pb2
@@ -28,6 +30,20 @@ class Extractive:
 
     def __init__(self, application: Application) -> None:
         self._app = application
+
+    async def recipe(self, talk: Conversation) -> Recipe:
+        """What decides the answer beside the documents.
+
+        Raises:
+            WorkersUnavailable: the server runs without an encoder.
+        """
+        model = self._app.require_embedder().model
+        return Recipe(
+            method=Method.EXTRACTIVE,
+            task=talk.task,
+            fingerprint=model.fingerprint,
+            dtype=model.dtype,
+        )
 
     async def analyze(
         self, talk: Conversation, inbox: Inbox[pb.AnalyzeRequest], upload: Header

@@ -21,6 +21,7 @@ from longspan.server.index.growth import Growth
 from longspan.server.queue.job import Subject
 from longspan.server.queue.output import FinishReason
 from longspan.server.queue.request import RequestInfo
+from longspan.server.results.key import Recipe
 from longspan.server.services import translate
 from longspan.server.services.application import Application
 from longspan.server.services.conversation import Conversation, named_documents, now_s
@@ -36,6 +37,7 @@ from longspan.server.tasks.answer import (
     UnverifiedQuote,
 )
 from longspan.server.tasks.generate import Generating, generating
+from longspan.server.tasks.method import Method
 from longspan.server.tasks.sources import Sources
 from longspan.server.upload.desk import Header
 from longspan.server.upload.session import Session
@@ -83,6 +85,25 @@ class Generative:
     def __init__(self, application: Application, decoder: Decoder) -> None:
         self._app = application
         self._decoder = decoder
+
+    async def recipe(self, talk: Conversation) -> Recipe:
+        """What decides the answer beside the documents.
+
+        Raises:
+            InvalidRequest: the options are out of their ranges.
+        """
+        model, options = self._decoder.model, self._options(talk)
+        attention = model.policy(options.attention)
+        return Recipe(
+            method=Method.GENERATIVE,
+            task=talk.task,
+            fingerprint=model.fingerprint,
+            dtype=model.dtype,
+            attention=attention,
+            policy=self._decoder.policy_digest if attention == model.policy(None) else "",
+            prompt=await self._decoder.parts(talk.task),
+            options=options,
+        )
 
     async def analyze(
         self, talk: Conversation, inbox: Inbox[pb.AnalyzeRequest], upload: Header

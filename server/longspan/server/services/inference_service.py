@@ -8,6 +8,7 @@ from longspan.server.queue.request import RequestStats
 from longspan.server.services import translate
 from longspan.server.services.admission import Call
 from longspan.server.services.application import Application
+from longspan.server.services.cached import Cached
 from longspan.server.services.conversation import Clock, Conversation, check_document_ids
 from longspan.server.services.extractive import Extractive
 from longspan.server.services.generative import Generative
@@ -24,6 +25,7 @@ class InferenceService(inference_service_pb2_grpc.InferenceServiceServicer):
 
     def __init__(self, application: Application) -> None:
         self._app = application
+        self._cached = Cached(application)
 
     async def Analyze(  # type: ignore[override]  # a coroutine, not a generator
         self, request_iterator: object, context: Context
@@ -38,7 +40,8 @@ class InferenceService(inference_service_pb2_grpc.InferenceServiceServicer):
             outbox = Outbox(context, pb.AnalyzeResponse)
             talk, answering = self._talk(call, outbox, first.header.task)
             await while_running(
-                answering.analyze(talk, inbox, upload), talk.progress.keep_reporting(talk.outbox)
+                self._cached.analyze(talk, answering, inbox, upload),
+                talk.progress.keep_reporting(talk.outbox),
             )
 
     async def Generate(  # type: ignore[override]
@@ -50,7 +53,8 @@ class InferenceService(inference_service_pb2_grpc.InferenceServiceServicer):
             talk, answering = self._talk(call, outbox, request.task)
             check_document_ids(self._app, request)
             await while_running(
-                answering.generate(talk, request), talk.progress.keep_reporting(talk.outbox)
+                self._cached.generate(talk, answering, request),
+                talk.progress.keep_reporting(talk.outbox),
             )
 
     def _talk(
@@ -66,6 +70,7 @@ class InferenceService(inference_service_pb2_grpc.InferenceServiceServicer):
             DecoderRequired: nobody here can do it.
         """
         priority, task = translate.priority(message), translate.task(message)
+        translate.cache_mode(message)
         check_task(task, self._app.limits)
         decoder = self._app.decoder
         method = choose_method(task, translate.method(message), decoder=decoder is not None)

@@ -17,7 +17,7 @@ from longspan.server.queue.request import RequestInfo, RequestStats
 from longspan.server.services.admission import Call
 from longspan.server.services.progressing import Progressing
 from longspan.server.services.reception import Behind, Reception, accepted
-from longspan.server.services.wire import Inbox, Outbox
+from longspan.server.services.wire import Inbox, Outgoing
 from longspan.server.store.records import StoredDocument
 from longspan.server.upload.desk import Header, UploadDesk
 from longspan.server.upload.session import ReceivingSession, Session
@@ -56,7 +56,7 @@ class Intake:
         call: Call,
         header: Header,
         inbox: Inbox[Any],
-        outbox: Outbox,
+        outbox: Outgoing,
         progress: Progressing,
         follow: Follow[B],
     ) -> AsyncIterator[tuple[StoredDocument, B]]:

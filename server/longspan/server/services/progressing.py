@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from longspan.server.index.build import BuildProgress
 from longspan.server.index.passage_index import PassageIndex
 from longspan.server.index.running import RunningBuild
-from longspan.server.services.wire import Outbox
+from longspan.server.services.wire import Outgoing
 from longspan.server.store.records import StoredDocument
 from longspan.server.tasks.generate import Generating
 from longspan.server.upload.session import Session
@@ -61,6 +61,11 @@ class Progressing:
         self.total_bytes = self._before.bytes_total + document.size_bytes
         self.stage = self._behind
 
+    def waiting(self, total_bytes: int) -> None:
+        """All bytes are here, and somebody else may be reading them."""
+        self.total_bytes = total_bytes
+        self.stage = self._behind
+
     def found(self, index: PassageIndex) -> None:
         """The index was there before."""
         self._found = index
@@ -92,12 +97,12 @@ class Progressing:
             return BuildProgress(self._found.tokens, len(self._found), len(self._found))
         return BuildProgress() if self.build is None else self.build.progress
 
-    async def report(self, outbox: Outbox) -> None:
+    async def report(self, outbox: Outgoing) -> None:
         """Send what can be told now."""
         await self.acknowledge()
         await outbox.send(progress=self.message())
 
-    async def keep_reporting(self, outbox: Outbox) -> None:
+    async def keep_reporting(self, outbox: Outgoing) -> None:
         """Report twice a second until cancelled."""
         while True:
             await asyncio.sleep(TICK_S)

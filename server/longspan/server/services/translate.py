@@ -9,6 +9,8 @@ from longspan.server.identity import UploadId
 from longspan.server.kv.holdings import Held
 from longspan.server.queue.job import Priority
 from longspan.server.queue.output import AttentionUsage
+from longspan.server.results.eligibility import Mode
+from longspan.server.results.levels import Level
 from longspan.server.store.records import StoredDocument
 from longspan.server.tasks.answer import Citation
 from longspan.server.tasks.method import Method
@@ -35,6 +37,20 @@ _METHODS = {
     inference_service_pb2.METHOD_UNSPECIFIED: None,
     inference_service_pb2.METHOD_EXTRACTIVE: Method.EXTRACTIVE,
     inference_service_pb2.METHOD_GENERATIVE: Method.GENERATIVE,
+}
+
+_CACHE_MODES = {
+    inference_service_pb2.CACHE_MODE_UNSPECIFIED: Mode.DEFAULT,
+    inference_service_pb2.CACHE_MODE_OFF: Mode.OFF,
+    inference_service_pb2.CACHE_MODE_FORCE: Mode.FORCE,
+}
+
+_CACHE_LEVELS = {
+    None: inference_service_pb2.CACHE_LEVEL_UNSPECIFIED,
+    Level.MEMORY: inference_service_pb2.CACHE_LEVEL_MEMORY,
+    Level.REDIS: inference_service_pb2.CACHE_LEVEL_REDIS,
+    Level.DISK: inference_service_pb2.CACHE_LEVEL_DISK,
+    Level.FLIGHT: inference_service_pb2.CACHE_LEVEL_FLIGHT,
 }
 
 
@@ -137,6 +153,24 @@ def method(message: inference_service_pb2.Task) -> Method | None:
     if message.method not in _METHODS:
         raise InvalidRequest(f"unknown method {message.method}", field="task.method")
     return _METHODS[message.method]
+
+
+def cache_mode(message: inference_service_pb2.Task) -> Mode:
+    """What the task says about answers given before.
+
+    Raises:
+        InvalidRequest: the number means nothing.
+    """
+    if message.cache not in _CACHE_MODES:
+        raise InvalidRequest(f"unknown cache mode {message.cache}", field="task.cache")
+    return _CACHE_MODES[message.cache]
+
+
+def cache_use(level: Level | None, age_s: float) -> inference_service_pb2.CacheUse:
+    """Where an answer was found, and how old it is; None is nowhere."""
+    return inference_service_pb2.CacheUse(
+        hit=level is not None, level=_CACHE_LEVELS[level], age=duration(max(0.0, age_s))
+    )
 
 
 def priority(message: inference_service_pb2.Task) -> Priority:

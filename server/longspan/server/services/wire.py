@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 
@@ -64,6 +64,14 @@ class Inbox(Generic[Request]):
             losing.cancel()
             if not reading.cancel() and not reading.cancelled():
                 reading.exception()
+
+
+class Outgoing(Protocol):
+    """Where the events of one call go."""
+
+    async def send(self, **event: Any) -> None:
+        """Take one event, as in ``send(ack=...)``."""
+        ...
 
 
 class Outbox:

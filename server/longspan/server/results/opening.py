@@ -1,0 +1,73 @@
+"""Opens the result cache as the configuration says."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from longspan.blobstore.breaker import BreakerLimits
+from longspan.blobstore.limits import StoreLimits
+from longspan.server.config import Config
+from longspan.server.errors import ConfigError
+from longspan.server.results.disk_level import THREADS, DiskLevel, open_disk
+from longspan.server.results.first_level import FirstLevel, MemoryLevel, RedisLevel
+from longspan.server.results.results import Results
+from longspan.server.results.tiers import Tiers
+
+log = logging.getLogger(__name__)
+
+FOLDER = "results"
+# Of the disk, where there are tenants.
+TENANT_SHARE = 0.5
+
+
+async def open_results(config: Config, stack: AsyncExitStack) -> Results:
+    """The cache; it is closed with ``stack``.
+
+    Raises:
+        ConfigError: the address of Redis is malformed.
+    """
+    disk = await _disk(config, stack)
+    first = _first(config)
+    results = Results(Tiers(first, disk), config.limits.result_record_bytes)
+    stack.push_async_callback(results.close)
+    if isinstance(first, RedisLevel) and not await first.connect():
+        log.warning("the Redis of the result cache does not answer; it will be tried again")
+    return results
+
+
+def policy_digest(attention: str) -> str:
+    """SHA-256 of the file that an attention policy is read from; empty where it is a preset.
+
+    Blocking.
+    """
+    path = Path(attention)
+    if path.suffix != ".json":
+        return ""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _first(config: Config) -> FirstLevel | None:
+    ttl_s, url = config.result_cache_ttl_s, config.result_cache_redis
+    if url is None:
+        budget = int(config.result_cache_memory)
+        return MemoryLevel(budget, ttl_s) if budget else None
+    limits = BreakerLimits(
+        failures=3, slow_s=config.result_cache_redis_timeout_s, pause_s=0.5, longest_pause_s=5.0
+    )
+    try:
+        return RedisLevel(url, ttl_s, limits)
+    except ValueError as error:
+        raise ConfigError(f"result_cache_redis: {error}") from error
+
+
+async def _disk(config: Config, stack: AsyncExitStack) -> DiskLevel | None:
+    if not config.result_cache_disk:
+        return None
+    threads = stack.enter_context(ThreadPoolExecutor(THREADS, "results"))
+    share = TENANT_SHARE if config.trust_tenant_metadata else 1.0
+    limits = StoreLimits(int(config.result_cache_disk), config.limits.kv_free_space_bytes, share)
+    return await open_disk(config.data_dir / FOLDER, limits, threads)
