@@ -205,7 +205,7 @@ class Peer(
     ) -> cache_service_pb2.ClearResponse:
         """Always the same."""
         async with self._call("Clear", context):
-            return cache_service_pb2.ClearResponse(pages=1200, bytes=3 << 20)
+            return cache_service_pb2.ClearResponse(pages=1200, bytes=3 << 20, answers=7)
 
     async def _receive(self, context: Context, response: Any) -> document_pb2.Document:
         first = await context.read()

@@ -16,6 +16,7 @@ from longspan.client import (
     KvHolding,
     KvTierStats,
     Rebuilt,
+    ResultCacheStats,
     TextDelta,
     WorkerStats,
 )
@@ -52,11 +53,22 @@ VALUES = KvTierStats(
     misses={"gone": 2, "checksum": 1},
     breaker=Breaker.HALF_OPEN,
 )
+ANSWERS = pb.ResultCacheStats(
+    hits={"memory": 8, "flight": 4},
+    misses=5,
+    stored=6,
+    memory_bytes=1 << 20,
+    disk_answers=3,
+    disk_bytes=2 << 20,
+    disk_budget_bytes=256 << 20,
+    disk_breaker=pb.BREAKER_STATE_CLOSED,
+    redis_breaker=pb.BREAKER_STATE_OPEN,
+)
 
 
 def _fill(peer: Peer) -> None:
     workers = [pb.WorkerStats(name="worker-0", kv=TIERS), pb.WorkerStats(name="worker-1")]
-    peer.script.stats = pb.StatsResponse(kv=TIERS, workers=workers, held=HELD)
+    peer.script.stats = pb.StatsResponse(kv=TIERS, workers=workers, held=HELD, result_cache=ANSWERS)
 
 
 async def test_both_clients_see_check_and_clear() -> None:
@@ -65,9 +77,20 @@ async def test_both_clients_see_check_and_clear() -> None:
             kv=VALUES,
             workers=(WorkerStats("worker-0", VALUES), WorkerStats("worker-1", None)),
             held=KvHolding(pool_pages=7, disk_pages=1200, disk_bytes=3 << 20, hits=1500),
+            answers=ResultCacheStats(
+                hits={"memory": 8, "flight": 4},
+                misses=5,
+                stored=6,
+                memory_bytes=1 << 20,
+                disk_answers=3,
+                disk_bytes=2 << 20,
+                disk_budget_bytes=256 << 20,
+                disk_breaker=Breaker.CLOSED,
+                redis_breaker=Breaker.OPEN,
+            ),
         ),
         CacheVerified(checked=1200, damaged=2, missing=1, unknown=3, bytes=5 << 20),
-        CacheCleared(pages=1200, bytes=3 << 20),
+        CacheCleared(pages=1200, bytes=3 << 20, answers=7),
     )
 
     def blocking(target: str) -> tuple[CacheStats, CacheVerified, CacheCleared]:
@@ -106,10 +129,12 @@ async def test_a_rebuilt_document_is_told_once_though_the_answer_breaks() -> Non
 async def test_the_command_shows_checks_and_clears() -> None:
     async with running_peer() as (peer, target):
         empty = await longspan("cache", server=target)
-        assert empty.out.startswith("nothing is kept")
+        assert empty.out.startswith("no KV pages")
         _fill(peer)
         shown = await longspan("cache", "stats", server=target)
         assert shown.out.splitlines() == [
+            "answers   12 hits (4 flight, 8 memory), 5 misses, 6 stored",
+            "          1 MiB of memory; 2 MiB of 256 MiB disk, breaker closed; Redis, breaker open",
             "RAM       1 MiB of 4 MiB",
             "disk      1.5 GiB of 16 GiB, 1,234 pages; breaker half open",
             "pages     5 loaded, 1,300 stored, 66 evicted since the start",
@@ -124,7 +149,7 @@ async def test_the_command_shows_checks_and_clears() -> None:
             "1,200 files read, 5 MiB; 2 damaged and 3 unknown removed, 1 missing\n"
         )
         cleared = await longspan("cache", "clear", server=target)
-        assert cleared.out == "1,200 pages dropped, 3 MiB of disk\n"
+        assert cleared.out == "1,200 pages dropped, 3 MiB of disk; 7 answers dropped\n"
         told = await longspan("cache", "--json", server=target)
         [event] = told.events
         assert event["event"] == "cache_stats"

@@ -11,6 +11,8 @@ import pytest
 from longspan.client import CacheLevel, Generation
 from longspan.server.identity import Tenant
 from longspan.server.results.levels import Level
+from longspan.v1 import cache_service_pb2 as caches_pb
+from longspan.v1 import cache_service_pb2_grpc
 from longspan.v1 import document_service_pb2 as documents_pb
 from longspan.v1 import inference_service_pb2 as pb
 from tests.client.command import longspan
@@ -69,6 +71,24 @@ async def test_a_repeated_request_is_told_all_that_the_first_one_was(tmp_path: P
         assert second.end.cache.age.ToMilliseconds() >= 0
         assert stats_of(serving).hits == {Level.MEMORY: 1}
         assert stats_of(serving).misses == 1
+
+
+async def test_kept_answers_are_told_and_cleared(tmp_path: Path) -> None:
+    async with caching(tmp_path) as serving:
+        caches = cache_service_pb2_grpc.CacheServiceStub(serving.channel)
+        handle = await document(serving)
+        for _ in range(2):
+            await told(serving, handle, greedy())
+        await results_of(serving).kept()
+        stats = (await caches.Stats(caches_pb.StatsRequest())).result_cache
+        assert (dict(stats.hits), stats.misses, stats.stored) == ({"memory": 1}, 1, 1)
+        assert stats.memory_bytes > 0
+        assert (stats.disk_answers, stats.disk_breaker) == (1, caches_pb.BREAKER_STATE_CLOSED)
+        assert stats.redis_breaker == caches_pb.BREAKER_STATE_UNSPECIFIED
+        assert await results_of(serving).clear(Tenant("other")) == 0
+        cleared = await caches.Clear(caches_pb.ClearRequest())
+        assert cleared.answers == 1
+        assert level(await told(serving, handle, greedy())) is None
 
 
 async def test_only_what_must_have_the_same_answer_hits(tmp_path: Path) -> None:

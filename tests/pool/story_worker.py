@@ -168,6 +168,9 @@ class Engine(pb_grpc.WorkerServiceServicer):
                     await self._append(request.append)
                 case "inventory":
                     await self._hold(request.inventory)
+                case "forget":
+                    forgotten = pb.Forgotten(request_id=request.forget.request_id)
+                    await self._events.put([pb.Event(forgotten=forgotten)])
                 case "cancel" if request.cancel.job_id in self._open:
                     job_id = request.cancel.job_id
                     await self._end(job_id, pb.Event(cancelled=pb.Cancelled(job_id=job_id)))

@@ -9,6 +9,7 @@ from longspan.client._cache_types import (
     CacheStats,
     CacheVerified,
     KvTierStats,
+    ResultCacheStats,
     WorkerStats,
 )
 from longspan.client._config import RetryPolicy, Timeout
@@ -137,6 +138,7 @@ __all__ = [
     "QuotaExceeded",
     "Reasoning",
     "Rebuilt",
+    "ResultCacheStats",
     "RetryPolicy",
     "ServerFault",
     "ServerUnavailable",

@@ -10,7 +10,7 @@ from longspan.client._types import KvHolding
 
 
 class Breaker(Enum):
-    """Whether the decoder's workers use their disk."""
+    """Whether something that may fail, a disk or a Redis, is used."""
 
     UNKNOWN = "unknown"
     CLOSED = "closed"
@@ -49,6 +49,28 @@ class WorkerStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResultCacheStats:
+    """Answers that are kept; the counters begin with the server.
+
+    Attributes:
+        hits: requests answered without work of their own, by where the answer was found:
+            ``memory``, ``redis``, ``disk``, or ``flight`` for an equal request that was running.
+        misses: requests that were looked up and answered anew.
+        disk_breaker, redis_breaker: ``UNKNOWN`` where there is no disk, or no Redis.
+    """
+
+    hits: Mapping[str, int]
+    misses: int
+    stored: int
+    memory_bytes: int
+    disk_answers: int
+    disk_bytes: int
+    disk_budget_bytes: int
+    disk_breaker: Breaker
+    redis_breaker: Breaker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CacheStats:
     """What is kept.
 
@@ -56,16 +78,18 @@ class CacheStats:
         kv: of all workers that answered, together; their folder on disk counts once. None
             without a decoder, as is ``held``.
         held: of the caller's documents and uploads.
+        answers: None where the server keeps none.
     """
 
     kv: KvTierStats | None
     workers: tuple[WorkerStats, ...]
     held: KvHolding | None
+    answers: ResultCacheStats | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheVerified:
-    """What was found on disk, in files: most models have one a page.
+    """What was found on disk, in files: one an answer, and for most models one a page.
 
     Attributes:
         damaged, unknown: removed.
@@ -82,7 +106,8 @@ class CacheVerified:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheCleared:
-    """What was dropped; ``bytes`` of the disk."""
+    """What was dropped; ``bytes`` of the disk, for pages."""
 
     pages: int
     bytes: int
+    answers: int = 0

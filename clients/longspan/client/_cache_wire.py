@@ -8,6 +8,7 @@ from longspan.client._cache_types import (
     CacheStats,
     CacheVerified,
     KvTierStats,
+    ResultCacheStats,
     WorkerStats,
 )
 from longspan.client._events import kv_holding
@@ -29,6 +30,7 @@ def stats(message: pb.StatsResponse) -> CacheStats:
             for one in message.workers
         ),
         held=kv_holding(message.held) if message.HasField("held") else None,
+        answers=_answers(message.result_cache) if message.HasField("result_cache") else None,
     )
 
 
@@ -45,7 +47,21 @@ def verified(message: pb.VerifyResponse) -> CacheVerified:
 
 def cleared(message: pb.ClearResponse) -> CacheCleared:
     """What was dropped."""
-    return CacheCleared(pages=message.pages, bytes=message.bytes)
+    return CacheCleared(pages=message.pages, bytes=message.bytes, answers=message.answers)
+
+
+def _answers(message: pb.ResultCacheStats) -> ResultCacheStats:
+    return ResultCacheStats(
+        hits=dict(message.hits),
+        misses=message.misses,
+        stored=message.stored,
+        memory_bytes=message.memory_bytes,
+        disk_answers=message.disk_answers,
+        disk_bytes=message.disk_bytes,
+        disk_budget_bytes=message.disk_budget_bytes,
+        disk_breaker=_BREAKERS.get(message.disk_breaker, Breaker.UNKNOWN),
+        redis_breaker=_BREAKERS.get(message.redis_breaker, Breaker.UNKNOWN),
+    )
 
 
 def _tiers(message: pb.KvTierStats) -> KvTierStats:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from longspan.client._cache_types import (
+    Breaker,
     CacheCleared,
     CacheStats,
     CacheVerified,
     KvTierStats,
+    ResultCacheStats,
     WorkerStats,
 )
 from longspan.client._types import Document, KvHolding
@@ -46,8 +48,10 @@ def kept_text(kv: KvHolding | None) -> str:
 
 def stats_lines(stats: CacheStats) -> Iterator[str]:
     """What is kept, for all workers and for each."""
+    if stats.answers is not None:
+        yield from _answer_lines(stats.answers)
     if stats.kv is None or stats.held is None:
-        yield "nothing is kept: the server has no decoder, or no worker of it is ready"
+        yield "no KV pages: the server has no decoder, or no worker of it is ready"
         return
     yield from _tier_lines(stats.kv)
     if len(stats.workers) > 1 or any(worker.kv is None for worker in stats.workers):
@@ -65,7 +69,8 @@ def verified_line(verified: CacheVerified) -> str:
 
 def cleared_line(cleared: CacheCleared) -> str:
     """What was dropped."""
-    return f"{cleared.pages:,} pages dropped, {size_text(cleared.bytes)} of disk"
+    pages = f"{cleared.pages:,} pages dropped, {size_text(cleared.bytes)} of disk"
+    return f"{pages}; {cleared.answers:,} answers dropped"
 
 
 def size_text(size_bytes: int) -> str:
@@ -96,7 +101,7 @@ def _places(kv: KvHolding | None) -> str:
 def _tier_lines(kv: KvTierStats) -> Iterator[str]:
     yield f"{'RAM':<10}{size_text(kv.ram_bytes)} of {size_text(kv.ram_budget_bytes)}"
     disk = f"{size_text(kv.disk_bytes)} of {size_text(kv.disk_budget_bytes)}"
-    yield f"{'disk':<10}{disk}, {kv.disk_pages:,} pages; breaker {_words(kv)}"
+    yield f"{'disk':<10}{disk}, {kv.disk_pages:,} pages; breaker {_words(kv.breaker)}"
     yield f"{'pages':<10}{_done(kv)}"
     misses = ", ".join(f"{count:,} {reason}" for reason, count in sorted(kv.misses.items()))
     yield f"{'misses':<10}{misses or 'none'}"
@@ -106,7 +111,9 @@ def _worker_line(worker: WorkerStats) -> str:
     if worker.kv is None:
         return f"{worker.name:<10}does not answer"
     kv = worker.kv
-    return f"{worker.name:<10}{size_text(kv.ram_bytes)} RAM; {_done(kv)}; breaker {_words(kv)}"
+    return (
+        f"{worker.name:<10}{size_text(kv.ram_bytes)} RAM; {_done(kv)}; breaker {_words(kv.breaker)}"
+    )
 
 
 def _done(kv: KvTierStats) -> str:
@@ -114,5 +121,18 @@ def _done(kv: KvTierStats) -> str:
     return f"{done} since the start"
 
 
-def _words(kv: KvTierStats) -> str:
-    return kv.breaker.value.replace("_", " ")
+def _answer_lines(answers: ResultCacheStats) -> Iterator[str]:
+    found = ", ".join(f"{count:,} {place}" for place, count in sorted(answers.hits.items()))
+    hits = f"{sum(answers.hits.values()):,} hits" + (f" ({found})" if found else "")
+    yield f"{'answers':<10}{hits}, {answers.misses:,} misses, {answers.stored:,} stored"
+    places = [f"{size_text(answers.memory_bytes)} of memory"]
+    if answers.disk_breaker is not Breaker.UNKNOWN:
+        disk = f"{size_text(answers.disk_bytes)} of {size_text(answers.disk_budget_bytes)} disk"
+        places.append(f"{disk}, breaker {_words(answers.disk_breaker)}")
+    if answers.redis_breaker is not Breaker.UNKNOWN:
+        places.append(f"Redis, breaker {_words(answers.redis_breaker)}")
+    yield f"{'':<10}{'; '.join(places)}"
+
+
+def _words(breaker: Breaker) -> str:
+    return breaker.value.replace("_", " ")

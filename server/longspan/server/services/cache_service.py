@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from longspan.blobstore.breaker import State
 from longspan.server.kv.holdings import Breaker, TierStats
+from longspan.server.results.stats import ResultStats
 from longspan.server.services import translate
 from longspan.server.services.application import Application
 from longspan.server.services.wire import Context
@@ -14,10 +16,16 @@ _BREAKERS = {
     Breaker.HALF_OPEN: pb.BREAKER_STATE_HALF_OPEN,
     Breaker.OPEN: pb.BREAKER_STATE_OPEN,
 }
+_STATES = {
+    State.CLOSED: pb.BREAKER_STATE_CLOSED,
+    State.HALF_OPEN: pb.BREAKER_STATE_HALF_OPEN,
+    State.OPEN: pb.BREAKER_STATE_OPEN,
+    None: pb.BREAKER_STATE_UNSPECIFIED,
+}
 
 
 class CacheService(cache_service_pb2_grpc.CacheServiceServicer):
-    """Translates; the work is done by ``KvCache``. Without a decoder there is nothing to keep."""
+    """Translates; the work is done by ``KvCache``, which only a decoder has, and ``Results``."""
 
     def __init__(self, application: Application) -> None:
         self._app = application
@@ -25,40 +33,54 @@ class CacheService(cache_service_pb2_grpc.CacheServiceServicer):
     async def Stats(self, request: pb.StatsRequest, context: Context) -> pb.StatsResponse:
         """Say what is kept where."""
         with self._app.admission.enter(context) as call:
+            results = self._app.results
+            answers = _answers(results.stats()) if results.enabled else None
             if self._app.kv is None:
-                return pb.StatsResponse()
+                return pb.StatsResponse(result_cache=answers)
             stats = await self._app.kv.stats(call.tenant)
             workers = [
                 pb.WorkerStats(name=one.name, kv=None if one.tiers is None else _tiers(one.tiers))
                 for one in stats.workers
             ]
             return pb.StatsResponse(
-                kv=_tiers(stats.tiers), workers=workers, held=translate.held(stats.held)
+                kv=_tiers(stats.tiers),
+                workers=workers,
+                held=translate.held(stats.held),
+                result_cache=answers,
             )
 
     async def Verify(self, request: pb.VerifyRequest, context: Context) -> pb.VerifyResponse:
-        """Read every KV page on disk."""
+        """Read every KV page and answer on disk."""
         with self._app.admission.enter(context):
+            found = await self._app.results.verify()
+            answers = pb.VerifyResponse(
+                checked=found.checked,
+                damaged=found.damaged,
+                missing=found.missing,
+                unknown=found.unknown,
+                bytes=found.bytes,
+            )
             if self._app.kv is None:
-                return pb.VerifyResponse()
-            verified = await self._app.kv.verify()
+                return answers
+            pages = await self._app.kv.verify()
             return pb.VerifyResponse(
-                checked=verified.checked,
-                damaged=verified.damaged,
-                missing=verified.missing,
-                unknown=verified.unknown,
-                bytes=verified.bytes,
+                checked=pages.checked + answers.checked,
+                damaged=pages.damaged + answers.damaged,
+                missing=pages.missing + answers.missing,
+                unknown=pages.unknown + answers.unknown,
+                bytes=pages.bytes + answers.bytes,
             )
 
     async def Clear(self, request: pb.ClearRequest, context: Context) -> pb.ClearResponse:
         """Drop what is kept of the caller's documents."""
         with self._app.admission.enter(context) as call:
+            answers = await self._app.results.clear(call.tenant)
             if self._app.kv is None:
-                return pb.ClearResponse()
+                return pb.ClearResponse(answers=answers)
             cleared = await self._app.kv.clear(call.tenant)
             # What lies in a pool lies on the disk too, where there is one.
             pages = max(cleared.pool_pages, cleared.disk_pages)
-            return pb.ClearResponse(pages=pages, bytes=cleared.disk_bytes)
+            return pb.ClearResponse(pages=pages, bytes=cleared.disk_bytes, answers=answers)
 
 
 def _tiers(stats: TierStats) -> pb.KvTierStats:
@@ -73,4 +95,19 @@ def _tiers(stats: TierStats) -> pb.KvTierStats:
         evicted_pages=stats.evicted_pages,
         misses=stats.misses,
         breaker=_BREAKERS[stats.breaker],
+    )
+
+
+def _answers(stats: ResultStats) -> pb.ResultCacheStats:
+    disk = stats.disk
+    return pb.ResultCacheStats(
+        hits={level.value: count for level, count in stats.hits.items()},
+        misses=stats.misses,
+        stored=stats.stored,
+        memory_bytes=stats.memory_bytes,
+        disk_answers=0 if disk is None else disk.entries,
+        disk_bytes=0 if disk is None else disk.bytes,
+        disk_budget_bytes=0 if disk is None else disk.budget_bytes,
+        disk_breaker=_STATES[stats.disk_breaker],
+        redis_breaker=_STATES[stats.redis],
     )
