@@ -216,15 +216,13 @@ async def test_an_upload_of_unknown_length_reserves_ahead_where_there_is_room(
             await library.open_upload(TENANT, title="", media_type="", declared_bytes=None)
             for _ in range(2)
         ]
-        reserved = await library.reserve(one, 0, 500)
-        assert reserved == RESERVE_BYTES + 500
-        assert await library.reserve(two, 0, 400) == 500
+        assert (one.reserved_bytes, two.reserved_bytes) == (RESERVE_BYTES, 1000)
         with pytest.raises(QuotaExceeded):
-            await library.reserve(two, 500, 501)
+            await library.reserve(two, 1000, 1001)
         with pytest.raises(QuotaExceeded):
-            await library.reserve(one, reserved, reserved + 1)
+            await library.reserve(one, RESERVE_BYTES, RESERVE_BYTES + 1)
         await library.discard_upload(one)
-        assert await library.reserve(two, 500, 501) == RESERVE_BYTES + 501
+        assert await library.reserve(two, 1000, 1001) == RESERVE_BYTES + 1000
 
 
 def test_a_folder_of_an_earlier_version_gets_what_it_lacks(tmp_path: Path) -> None:

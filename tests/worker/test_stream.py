@@ -170,7 +170,5 @@ async def test_the_jobs_of_an_ended_stream_are_dropped(worker: Worker) -> None:
     await asyncio.sleep(0.1)
     async with opened(worker) as (stream, _):
         assert (await stream.next_heartbeat()).jobs == 0
-        start = time.monotonic()
         await stream.encode(1, [SHORT])
         assert len(vectors(await stream.next_end())) == 1
-        assert time.monotonic() - start < 3.0

@@ -69,12 +69,10 @@ class Library:
         Raises:
             QuotaExceeded: the tenant keeps too much already.
         """
-        reserved = declared_bytes or 0
         upload = OpenUpload(
-            new_upload_id(), tenant, title, media_type, declared_bytes, time.time(), None, reserved
+            new_upload_id(), tenant, title, media_type, declared_bytes, time.time(), None
         )
-        await self._run(self._open_upload, upload)
-        return upload
+        return await self._run(self._open_upload, upload)
 
     async def reserve(self, upload: OpenUpload, reserved_bytes: int, size_bytes: int) -> int:
         """Let an upload grow beyond what it has reserved.
@@ -205,11 +203,17 @@ class Library:
                 raise disk_full() from error
             raise
 
-    def _open_upload(self, upload: OpenUpload) -> None:
+    def _open_upload(self, upload: OpenUpload) -> OpenUpload:
         usage = self._catalog.usage(upload.tenant)
         check_count(usage, self._limits)
-        check_bytes(usage, upload.reserved_bytes, self._limits)
+        # Of unknown length: the first chunks need not wait for the catalog.
+        reserved = upload.declared_bytes
+        if reserved is None:
+            reserved = min(RESERVE_BYTES, room_bytes(usage, self._limits))
+        check_bytes(usage, reserved, self._limits)
+        upload = replace(upload, reserved_bytes=reserved)
         self._catalog.put_upload(upload)
+        return upload
 
     def _reserve(self, upload: OpenUpload, reserved_bytes: int, size_bytes: int) -> int:
         usage = self._catalog.usage(upload.tenant)

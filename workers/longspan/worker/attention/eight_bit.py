@@ -15,6 +15,8 @@ from longspan.worker.attention.pool import LayerPages, Slots
 
 LARGEST = 127
 SCALE = torch.float16
+LEAST_SCALE = 2.0**-24
+"""The smallest number above zero of that type."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -57,7 +59,7 @@ def quantised(numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     exact = numbers.float()
     # The scale that is stored must be the one that divides.
     scales = (exact.abs().amax(-1) / LARGEST).to(SCALE)
-    divisor = scales.float().clamp_min(torch.finfo(SCALE).tiny)[..., None]
+    divisor = scales.float().clamp_min(LEAST_SCALE)[..., None]
     integers = (exact / divisor).round_().clamp_(-LARGEST, LARGEST)
     return integers.to(torch.int8), scales
 
