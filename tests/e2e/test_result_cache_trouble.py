@@ -184,3 +184,15 @@ async def test_the_disk_keeps_to_its_budget_and_drops_what_was_used_longest_ago(
         assert disk.bytes <= 4000
         assert level(await told(serving, handle, tasks[0])) == "disk"
         assert level(await told(serving, handle, tasks[1])) is None
+
+
+async def test_a_catalog_that_cannot_be_written_to_fails_no_answer(tmp_path: Path) -> None:
+    """As on a disk that the kernel has made read-only: what was read is not noted, only told."""
+    async with caching(tmp_path) as serving:
+        handle = await document(serving)
+        library = serving.server.application.library
+        catalog = library._catalog
+        await library._run(lambda: catalog._db.execute("PRAGMA query_only = ON"))
+        written = await told(serving, handle, greedy())
+        assert written.text
+        assert written.end.usage.output_tokens > 0
