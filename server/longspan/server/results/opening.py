@@ -20,6 +20,9 @@ from longspan.server.results.tiers import Tiers
 log = logging.getLogger(__name__)
 
 FOLDER = "results"
+# What a decoder's answers follow from beside its configuration and weights: how texts become
+# tokens, and which tokens end an answer.
+ANSWERING = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 # Of the disk, where there are tenants.
 TENANT_SHARE = 0.5
 
@@ -37,6 +40,19 @@ async def open_results(config: Config, stack: AsyncExitStack) -> Results:
     if isinstance(first, RedisLevel) and not await first.connect():
         log.warning("the Redis of the result cache does not answer; it will be tried again")
     return results
+
+
+def files_digest(folder: Path) -> str:
+    """SHA-256 of the files of a model that decide its answers and are no part of its fingerprint.
+
+    Blocking.
+    """
+    digest = hashlib.sha256()
+    for name in ANSWERING:
+        path = folder / name
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "absent"
+        digest.update(f"{name} {content}\n".encode())
+    return digest.hexdigest()
 
 
 def policy_digest(attention: str) -> str:
