@@ -25,6 +25,8 @@ FOLDER = "results"
 ANSWERING = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 # Of the disk, where there are tenants.
 TENANT_SHARE = 0.5
+# Most answers are shorter than what a file takes at least, on most file systems.
+BLOCK_BYTES = 4096
 
 
 async def open_results(config: Config, stack: AsyncExitStack) -> Results:
@@ -85,5 +87,6 @@ async def _disk(config: Config, stack: AsyncExitStack) -> DiskLevel | None:
         return None
     threads = stack.enter_context(ThreadPoolExecutor(THREADS, "results"))
     share = TENANT_SHARE if config.trust_tenant_metadata else 1.0
-    limits = StoreLimits(int(config.result_cache_disk), config.limits.kv_free_space_bytes, share)
+    budget, floor = int(config.result_cache_disk), config.limits.kv_free_space_bytes
+    limits = StoreLimits(budget, floor, share, BLOCK_BYTES)
     return await open_disk(config.data_dir / FOLDER, limits, threads)
