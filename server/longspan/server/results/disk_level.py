@@ -43,6 +43,7 @@ class DiskLevel:
         self._store = store
         self._threads = threads
         self._guard = Guard(LIMITS, ())
+        self._verifying = asyncio.Lock()
         self._refreshed_s = time.monotonic()
 
     @property
@@ -79,8 +80,12 @@ class DiskLevel:
         return await in_thread(self._threads, lambda: self._remove(tenant, document))
 
     async def verify(self) -> Report:
-        """Read every file; what is damaged is removed."""
-        return await in_thread(self._threads, self._store.verify)
+        """Read every file; what is damaged is removed.
+
+        One at a time: a thread is left for requests, which would find the disk slow otherwise.
+        """
+        async with self._verifying:
+            return await in_thread(self._threads, self._store.verify)
 
     async def close(self) -> None:
         """Let go of the folder."""
