@@ -224,3 +224,16 @@ def check_after_sharing(folder: Path, store: BlobStore) -> None:
     assert not any(
         store.known(key(n)) for n in range(1000, 6000) if not blob_file(folder, n).exists()
     )
+
+
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_small_blobs_count_for_the_blocks_that_they_take(tmp_path: Path, rebuild: bool) -> None:
+    limits = StoreLimits(budget_bytes=8 << 12, block_bytes=1 << 12)
+    for first in (0, 20):
+        with opened(tmp_path, limits) as store:
+            for number in range(first, first + 20):
+                assert put(store, number, size=100) is Put.STORED
+            assert (store.stats.entries, store.stats.bytes) == (8, 8 << 12)
+            assert len(blob_files(tmp_path)) == 8
+        if rebuild:
+            remove_index(tmp_path)

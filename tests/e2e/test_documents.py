@@ -186,6 +186,7 @@ async def test_an_upload_that_nobody_resumes_expires(tmp_path: Path) -> None:
         await until(lambda: nothing_open(running))
         assert [path.parent.name for path in files(running)] != ["uploads"]
         assert len(files(running)) == 1
+        await asyncio.sleep(limits.upload_lease_s)
         for opened in (events, finished):
             upload_id = opened[0].accepted.upload_id
             refusal = await refused(running, [header(upload_id=upload_id)])

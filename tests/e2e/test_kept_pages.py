@@ -254,6 +254,46 @@ async def test_a_restart_finds_pages_and_drops_those_of_what_is_gone(server: Res
     assert written.end.usage.cached_tokens >= (pages - 1) * PAGE
 
 
+async def test_an_index_built_again_loses_no_page_of_a_document(server: Restartable) -> None:
+    """The files know the upload's name alone, which is remembered beyond the lease."""
+    task, last = prompt("Then", max_tokens=4), asyncio.Event()
+    call = server.serving.inference.Analyze(_all_but_the_last(long_text(10), task, last))
+    running = asyncio.create_task(hear(call))
+    before = (await held(server.serving)).disk_pages
+    await held_once(server.serving, lambda one: one.disk_pages >= before + 5)
+    last.set()
+    document = document_of(await running)
+    pages = document.tokens // PAGE
+    await described_once(
+        server.serving, document.document_id, lambda one: one.kv.disk_pages >= pages
+    )
+    await asyncio.sleep(2 * LEASE_S)
+    await server.serving.server.application.library.expire_uploads(LEASE_S)
+    await server.stop()
+    [index] = (server.data / "kv").glob("index-*.sqlite3")
+    index.unlink()
+    await server.start()
+    # Its worker has been looked through.
+    await until(lambda: sequences_of(server.serving).ready)
+    await asyncio.sleep(LEASE_S)
+    written = await asked(server.serving, [document.document_id])
+    assert written.end.usage.cached_tokens >= (pages - 1) * PAGE
+    assert "rebuilt" not in written.events
+    await delete(server.serving, document.document_id)
+    # By every name that they had.
+    await held_once(server.serving, lambda one: one.disk_pages <= before)
+
+
+async def _all_but_the_last(
+    data: bytes, task: pb.Task, last: asyncio.Event
+) -> AsyncIterator[pb.AnalyzeRequest]:
+    *messages, commit = analyze_messages(data, task, 1000)
+    for message in messages:
+        yield message
+    await last.wait()
+    yield commit
+
+
 def _delete_row(data_dir: Path, document_id: str) -> None:
     """As if it had been deleted and the server had died before any worker heard of it."""
     with sqlite3.connect(data_dir / "catalog.sqlite3") as db:

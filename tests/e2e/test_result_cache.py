@@ -237,6 +237,17 @@ async def test_answers_outlive_the_server_but_not_the_model(tmp_path: Path) -> N
         assert level(await told(serving, handle, greedy())) is None
 
 
+async def test_answers_do_not_outlive_the_files_that_they_follow_from(tmp_path: Path) -> None:
+    """Other stop tokens make other answers of the same weights."""
+    async with caching(tmp_path) as serving:
+        handle = await document(serving)
+        await told(serving, handle, greedy())
+    (tmp_path / "model" / "generation_config.json").write_text('{"eos_token_id": 3}')
+    for found in (None, "disk"):
+        async with caching(tmp_path) as serving:
+            assert level(await told(serving, handle, greedy())) == found
+
+
 async def test_a_damaged_answer_is_made_again(tmp_path: Path) -> None:
     async with caching(tmp_path) as serving:
         handle = await document(serving)

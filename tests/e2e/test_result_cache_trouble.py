@@ -171,7 +171,7 @@ async def test_an_answer_of_another_version_is_made_again(tmp_path: Path) -> Non
 async def test_the_disk_keeps_to_its_budget_and_drops_what_was_used_longest_ago(
     tmp_path: Path,
 ) -> None:
-    async with caching(tmp_path, result_cache_memory=0, result_cache_disk=4000) as serving:
+    async with caching(tmp_path, result_cache_memory=0, result_cache_disk=4 << 12) as serving:
         handle = await document(serving)
         tasks = [greedy(f"Number {number}?") for number in range(12)]
         for task in tasks:
@@ -181,6 +181,18 @@ async def test_the_disk_keeps_to_its_budget_and_drops_what_was_used_longest_ago(
         disk = stats_of(serving).disk
         assert disk is not None
         assert disk.evicted > 0
-        assert disk.bytes <= 4000
+        assert disk.bytes <= 4 << 12
         assert level(await told(serving, handle, tasks[0])) == "disk"
         assert level(await told(serving, handle, tasks[1])) is None
+
+
+async def test_a_catalog_that_cannot_be_written_to_fails_no_answer(tmp_path: Path) -> None:
+    """As on a disk that the kernel has made read-only: what was read is not noted, only told."""
+    async with caching(tmp_path) as serving:
+        handle = await document(serving)
+        library = serving.server.application.library
+        catalog = library._catalog
+        await library._run(lambda: catalog._db.execute("PRAGMA query_only = ON"))
+        written = await told(serving, handle, greedy())
+        assert written.text
+        assert written.end.usage.output_tokens > 0

@@ -125,6 +125,23 @@ async def test_two_answers_are_never_mixed() -> None:
     assert told.citations == [1]
 
 
+async def test_an_answer_that_comes_out_shorter_is_not_the_one_that_was_told() -> None:
+    """Its end would belong to another text."""
+    flight = Flight(key_of(1), 0, 100)
+    flight.say(_delta("One"))
+    flight.complete(END, 0.0)
+    delivery = Delivery(Told(), _noticed)
+    await delivery.send(delta=pb.TextDelta(text="One two"))
+    delivery.restart()
+    with pytest.raises(GenerationFailed):
+        await delivery.follow(flight)
+    alone = Delivery(Told(), _noticed)
+    await alone.send(citation=pb.Citation(index=1, document_id="a"))
+    alone.restart()
+    with pytest.raises(GenerationFailed):
+        await alone.send(completed=END)
+
+
 @given(st.lists(st.sampled_from(Event), max_size=6))
 def test_a_flight_moves_as_its_table_says_and_not_otherwise(moves: list[Event]) -> None:
     async def fly() -> None:

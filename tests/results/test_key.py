@@ -47,6 +47,7 @@ recipes = st.builds(
     dtype=words,
     attention=words,
     policy=words,
+    files=words,
     prompt=prompts,
     options=options,
 )

@@ -177,6 +177,26 @@ async def test_only_old_uploads_that_nobody_sends_expire(tmp_path: Path) -> None
         assert await library.count_uploads() == 1
 
 
+def test_the_newest_uploads_of_a_document_are_remembered_until_it_goes() -> None:
+    """Its KV pages may lie under their names."""
+    catalog = Catalog(Path(":memory:"))
+    catalog.put_document(stored("doc", 1.0))
+    for number in range(20):
+        catalog.put_upload(replace(opened(f"{number}", DocumentId("doc")), touched_s=float(number)))
+    catalog.put_upload(replace(opened("open"), touched_s=2.0))
+    catalog.put_upload(replace(opened("late"), touched_s=50.0))
+    expired = [upload.upload_id for upload in catalog.expired(touched_before_s=30.0)]
+    assert sorted(expired) == ["0", "1", "2", "3", "open"]
+    for upload_id in expired:
+        catalog.delete_upload(upload_id)
+    assert catalog.has(TENANT, "4")
+    assert not catalog.has(TENANT, "3")
+    assert catalog.count_uploads() == 1
+    assert catalog.delete_document(TENANT, DocumentId("doc"))
+    assert not catalog.has(TENANT, "4")
+    catalog.close()
+
+
 async def test_a_folder_serves_one_library_at_a_time(tmp_path: Path) -> None:
     async with Library(tmp_path):
         with pytest.raises(ConfigError, match="in use by another server"):

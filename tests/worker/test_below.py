@@ -27,6 +27,7 @@ from tests.worker.scheduling import (
     step,
     text,
 )
+from tests.worker.test_generation_policies import DROPPING
 from tests.worker.toy_tiers import ToyTiers
 
 PARITY = 16_384
@@ -168,6 +169,86 @@ def test_a_disk_that_turns_out_slow_is_not_waited_for() -> None:
     (end,) = finished(outcomes).values()
     assert end.cached_tokens == 4 * 8
     assert machine.model.output[SequenceId(2)] == expected_output(text(200, 7), 4)
+
+
+def test_a_load_that_hangs_holds_up_nobody() -> None:
+    """Neither the one that waits for it, nor those behind, nor who comes later."""
+    machine = Machine()
+    machine.ask(1, 200)
+    machine.restart()
+    for number in (2, 3):
+        machine.scheduler.open(spec(number, text(200, 7)), 0.0)
+    step(machine.scheduler, machine.model)
+    machine.tiers.hang()
+    step(machine.scheduler, machine.model)
+    assert machine.scheduler.next_wakeup(5.0) == pytest.approx(5.1)
+    assert machine.scheduler.sequences == 2
+    machine.tiers.load_s = 1000 * PAGE_S  # as it is while the load goes on
+    while not machine.scheduler.idle:
+        step(machine.scheduler, machine.model)
+    machine.scheduler.open(spec(4, text(200, 7)), 0.0)
+    while not machine.scheduler.idle:
+        step(machine.scheduler, machine.model)
+    for number in (2, 3, 4):
+        assert machine.model.output[SequenceId(number)] == expected_output(text(200, 7), 4)
+    assert len(machine.below.holds()) == 1, "what hangs"
+    machine.tiers.begun.clear()
+    machine.tiers.work(1000)
+    machine.below.collect()
+    assert machine.below.holds() == []
+    assert machine.scheduler.memory.free == machine.scheduler.memory.total
+
+
+def test_a_window_that_hangs_is_computed() -> None:
+    machine = Machine()
+    machine.scheduler.open(spec(1, text(200, 7), policy=DROPPING), 0.0)
+    machine.finish()
+    machine.restart()
+    machine.scheduler.open(spec(2, text(200, 7), policy=DROPPING), 0.0)
+    step(machine.scheduler, machine.model)
+    machine.tiers.hang()
+    machine.tiers.work(1)
+    step(machine.scheduler, machine.model)
+    assert machine.scheduler.sequences == 1
+    machine.tiers.load_s = 1000 * PAGE_S
+    while not machine.scheduler.idle:
+        step(machine.scheduler, machine.model)
+    assert machine.model.output[SequenceId(2)] == machine.model.output[SequenceId(1)]
+    assert len(machine.model.computed[SequenceId(2)]) == 200 + 3
+    machine.tiers.begun.clear()
+    machine.tiers.work(1000)
+    machine.below.collect()
+    assert machine.below.holds() == []
+
+
+def test_whoever_finds_anothers_pages_does_not_wait_for_its_own_loads_of_them() -> None:
+    machine = Machine()
+    machine.ask(1, 200)
+    machine.restart()
+    machine.tiers.loads = 0
+    for number in (2, 3):
+        machine.scheduler.open(spec(number, text(200, 7)), 0.0)
+    while not machine.scheduler.idle:
+        machine.tiers.work(1)
+        step(machine.scheduler, machine.model)
+    assert machine.tiers.loads < 2 * 24 - 10
+
+
+def test_pages_behind_the_loads_of_others_are_computed_where_that_is_quicker() -> None:
+    machine = Machine(load_s=PAGE_S / 2)
+    for number in (1, 2):
+        machine.scheduler.open(spec(number, text(200, number)), 0.0)
+    machine.finish()
+    machine.restart()
+    machine.scheduler.open(spec(3, text(200, 1)), 0.0)
+    outcomes = step(machine.scheduler, machine.model)
+    assert machine.tiers.waiting > 10
+    machine.scheduler.open(spec(4, text(40, 2)), 0.0)
+    while not machine.scheduler.idle:
+        outcomes += step(machine.scheduler, machine.model)
+        machine.tiers.work(1)
+    assert finished(outcomes)[SequenceId(3)].cached_tokens > 0
+    assert finished(outcomes)[SequenceId(4)].cached_tokens == 0, "four pages are quickly computed"
 
 
 def test_a_lost_page_is_computed_and_those_behind_it_are_loaded() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +12,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from longspan.blobstore.breaker import Breaker, BreakerLimits
+from longspan.blobstore.limits import StoreLimits
+from longspan.blobstore.store import BlobStore
 from longspan.worker.attention.layout import layout
 from longspan.worker.generation.kv_pool import make_pool
 from longspan.worker.kv.chain import PageKey
 from longspan.worker.kv.label import Label
 from longspan.worker.models.probe import LayerShape
+from longspan.worker.tiers.lower import LowerTiers
+from longspan.worker.tiers.opening import MAGIC
 from longspan.worker.tiers.page_tensors import Lying, PageTensors
 from longspan.worker.tiers.part import Part
 from longspan.worker.tiers.ram import RamTier
@@ -52,6 +59,22 @@ def test_ram_keeps_what_was_used_last_within_its_budget(
                 assert ram.forget("t", f"doc_{number}") == (model.pop(name, None) is not None)
         assert ram.used_bytes == sum(map(len, model.values())) <= budget
         assert [name in ram for name in NAMES] == [name in model for name in NAMES]
+
+
+@pytest.mark.parametrize(("pause_s", "known"), [(1000.0, False), (0.0, True)])
+def test_a_disk_that_is_left_alone_has_nothing(tmp_path: Path, pause_s: float, known: bool) -> None:
+    """Until its pause is over: whoever looked for pages there would make room for nothing."""
+    disk = BlobStore(tmp_path, StoreLimits(1 << 20), magic=MAGIC)
+    breaker = Breaker(BreakerLimits(failures=1, pause_s=pause_s))
+    lower = LowerTiers(RamTier(0), disk, breaker, b"")
+    part = Part(PageKey(bytes(32)), 0)
+    assert lower.store(part, memoryview(b"page"), Label("t", "doc_1"), 1.0)
+    assert lower.knows(part)
+    permit = breaker.admit(time.monotonic())
+    assert permit is not None
+    breaker.failed(permit, time.monotonic())
+    assert lower.knows(part) is known
+    lower.close()
 
 
 def test_names_of_parts_differ_by_page_group_and_layout() -> None:

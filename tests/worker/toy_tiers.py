@@ -21,6 +21,7 @@ class ToyTiers:
         lost: parts that ``knows`` knows and ``load`` does not find.
         loads, stores: moves that have run.
         touched: parts that were found in the pool.
+        begun: moves that ``work`` passes over, and which cannot be taken back.
         load_s: see ``Tiers``.
     """
 
@@ -34,6 +35,7 @@ class ToyTiers:
         self.lost: set[tuple[PageKey, int]] = set()
         self.load_s = load_s
         self.loads = self.stores = 0
+        self.begun: set[Ticket] = set()
         self.touched: list[tuple[PageKey, int]] = []
         self._waiting: dict[Ticket, Callable[[], bool]] = {}
         self._ended: list[Moved] = []
@@ -46,7 +48,7 @@ class ToyTiers:
 
     def work(self, moves: int) -> None:
         """Run so many of the moves that wait, the oldest first."""
-        for ticket in list(self._waiting)[:moves]:
+        for ticket in [one for one in self._waiting if one not in self.begun][:moves]:
             self._ended.append(Moved(ticket, self._waiting.pop(ticket)()))
 
     def knows(self, key: PageKey, group: int) -> bool:
@@ -64,7 +66,11 @@ class ToyTiers:
         return self._add(lambda: self._keep(key, groups, lying))
 
     def cancel(self, ticket: Ticket) -> bool:
-        return self._waiting.pop(ticket, None) is not None
+        return ticket not in self.begun and self._waiting.pop(ticket, None) is not None
+
+    def hang(self) -> None:
+        """The oldest move begins, and does not end."""
+        self.begun.add(next(iter(self._waiting)))
 
     def finished(self) -> list[Moved]:
         ended, self._ended = self._ended, []

@@ -81,6 +81,10 @@ class Breaker:
         """The state; OPEN also after the pause, until somebody asks."""
         return self._state
 
+    def refuses(self, now: float) -> bool:
+        """Whether ``admit`` would refuse; nothing is begun."""
+        return self._state is not State.CLOSED and now < self._until_s
+
     def admit(self, now: float) -> Permit | None:
         """Leave to begin an operation; None is a refusal."""
         with self._lock:

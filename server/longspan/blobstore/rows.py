@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,9 +32,15 @@ class Row:
 class Rows:
     """The statements; each raises sqlite3.Error. ``changes`` is what became of which key."""
 
-    def __init__(self, connection: sqlite3.Connection, policy: EvictionPolicy) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        policy: EvictionPolicy,
+        taken: Callable[[int], int],
+    ) -> None:
         self._connection = connection
         self._policy = policy
+        self._taken = taken
         self.changes: dict[bytes, bool] = {}
 
     # Questions.
@@ -173,7 +179,8 @@ class Rows:
         return {key: bool(added) for key, added in self._connection.execute(query, (seq,))}
 
     def _insert(self, header: Header, state: int, ticket: str | None, used_ns: int) -> None:
-        entry = Entry(header.file_bytes, header.cost_s, header.depth)
+        size_bytes = self._taken(header.file_bytes)
+        entry = Entry(size_bytes, header.cost_s, header.depth)
         used_s = used_ns / 1e9
         rank = self._policy.rank(entry, used_s=used_s, hits=0, floor=self._floor())
         self._connection.execute(
@@ -182,7 +189,7 @@ class Rows:
             (
                 header.key,
                 state,
-                header.file_bytes,
+                size_bytes,
                 header.tenant,
                 header.subject,
                 header.label,

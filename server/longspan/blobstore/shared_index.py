@@ -7,7 +7,7 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -27,11 +27,13 @@ class SharedIndex:
 
     Attributes:
         known: keys that can be read, as last seen; looked up without a lock.
-        entries, bytes: number and length of all blobs, as last seen.
+        entries, bytes: number of all blobs and what their files take, as last seen.
         degraded: the last use of the index failed.
     """
 
-    def __init__(self, folder: Folder, magic: bytes, policy: EvictionPolicy) -> None:
+    def __init__(
+        self, folder: Folder, magic: bytes, policy: EvictionPolicy, taken: Callable[[int], int]
+    ) -> None:
         """Opens the index, or builds it again; what fails is tried again by ``refresh``."""
         self.known: set[bytes] = set()
         self.entries = self.bytes = 0
@@ -39,6 +41,7 @@ class SharedIndex:
         self._folder = folder
         self._magic = magic
         self._policy = policy
+        self._taken = taken
         self._lock = threading.Lock()
         self._index: Index | None = None
         self._writer: Writer | None = None
@@ -58,7 +61,7 @@ class SharedIndex:
         """
         with self._lock, self._noticing():
             with self._usable().transaction() as connection:
-                rows = Rows(connection, self._policy)
+                rows = self._rows(connection)
                 for ticket, key in self._abandoned.items():
                     give_up(rows, self._folder, ticket, key)
                 yield rows
@@ -82,7 +85,7 @@ class SharedIndex:
         with self._lock, self._noticing():
             self._failed = False
             with self._usable().reading() as connection:
-                self._learn(Rows(connection, self._policy))
+                self._learn(self._rows(connection))
 
     def ticket(self) -> str:
         """A name for a write; within a transaction. Raises OSError."""
@@ -117,6 +120,9 @@ class SharedIndex:
                     discard(self._index.path)
             raise
         self.degraded = False
+
+    def _rows(self, connection: sqlite3.Connection) -> Rows:
+        return Rows(connection, self._policy, self._taken)
 
     def _usable(self) -> Index:
         if self._over:
@@ -176,10 +182,10 @@ class SharedIndex:
 
     def _reconcile(self, index: Index) -> None:
         with index.transaction() as connection:
-            reconcile(Rows(connection, self._policy), self._folder, self._magic)
+            reconcile(self._rows(connection), self._folder, self._magic)
         with index.reading() as connection:
             self._seen = -1
-            self._learn(Rows(connection, self._policy))
+            self._learn(self._rows(connection))
 
     def _learn(self, rows: Rows) -> None:
         last = rows.last_change()

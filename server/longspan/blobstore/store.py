@@ -61,7 +61,7 @@ class BlobStore:
         self._clock = clock
         self._counters = Counters()
         self._uses = Uses()
-        self._index = SharedIndex(self._folder, magic, policy or LeastRecentlyUsed())
+        self._index = SharedIndex(self._folder, magic, policy or LeastRecentlyUsed(), limits.taken)
         self._storing = Storing(
             self._index, self._folder, limits, magic, self._counters, self._uses
         )

@@ -89,7 +89,7 @@ class Storing:
         return find_victims(
             rows,
             self._limits,
-            size_bytes=header.file_bytes,
+            size_bytes=self._limits.taken(header.file_bytes),
             tenant=header.tenant,
             free_bytes=free_bytes(self._folder.root),
         )

@@ -30,7 +30,7 @@ from longspan.server.pool.model_info import ModelInfo
 from longspan.server.queue.dispatcher import Dispatcher
 from longspan.server.queue.fair_queue import QueueLimits
 from longspan.server.queue.sequences import SequenceDispatcher
-from longspan.server.results.opening import open_results, policy_digest
+from longspan.server.results.opening import files_digest, open_results, policy_digest
 from longspan.server.services.admission import Admission
 from longspan.server.services.application import Application
 from longspan.server.services.intake import Intake
@@ -175,8 +175,9 @@ async def _start_decoder(
         health_changed=partial(health.workers_changed, "model"),
     )
     info = await _ready(dispatcher, stack)
-    digest = await in_thread(threads, lambda: policy_digest(config.attention))
-    return Decoder(template, tokeniser, dispatcher, info, threads, digest)
+    policy = await in_thread(threads, lambda: policy_digest(config.attention))
+    files = await in_thread(threads, lambda: files_digest(folder))
+    return Decoder(template, tokeniser, dispatcher, info, threads, policy, files)
 
 
 async def _ready(dispatcher: Dispatcher | SequenceDispatcher, stack: AsyncExitStack) -> ModelInfo:

@@ -32,6 +32,7 @@ class Decoder:
         model: what its workers serve.
         threads: where tokenising runs.
         policy_digest: of the file that the model's default attention policy is read from.
+        files_digest: of the model's files that decide answers beside its weights.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Decoder:
         model: ModelInfo,
         threads: ThreadPoolExecutor,
         policy_digest: str = "",
+        files_digest: str = "",
     ) -> None:
         self._template = template
         self._tokeniser = tokeniser
@@ -49,6 +51,7 @@ class Decoder:
         self.model = model
         self.threads = threads
         self.policy_digest = policy_digest
+        self.files_digest = files_digest
         self.grammars = GrammarCheck()
 
     @property

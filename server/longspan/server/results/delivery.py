@@ -49,7 +49,10 @@ class Delivery:
             kind = event.WhichOneof("event")
             assert kind is not None
             await self.send(**{kind: getattr(event, kind)})
-        return flight.state is State.COMPLETED
+        if flight.state is not State.COMPLETED:
+            return False
+        self._end()
+        return True
 
     async def send(self, **event: Any) -> None:
         """Pass on what is new of one event.
@@ -58,11 +61,20 @@ class Delivery:
             GenerationFailed: as ``follow`` does.
         """
         for kind, message in event.items():
+            if kind == "completed":
+                self._end()
             if kind not in KINDS or kind == "completed":
                 await self._outbox.send(**{kind: message})
             elif (fresh := self._fresh(kind, message)) is not None:
                 self._noticed()
                 await self._outbox.send(**{kind: fresh})
+
+    def _end(self) -> None:
+        """The caller must not have been told more than the answer is."""
+        for text in self._texts.values():
+            text.end()
+        for items in self._items.values():
+            items.end()
 
     def _fresh(self, kind: str, message: Message) -> Message | None:
         match message:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,8 @@ from longspan.server.results.record import MAGIC, BadRecord, Record, decode, enc
 THREADS = 2
 # A disk that takes longer is as slow as answering anew.
 LIMITS = BreakerLimits(failures=3, slow_s=0.5, pause_s=1.0, longest_pause_s=60.0)
+# How often a folder that could not be opened is tried again.
+REFRESH_S = 1.0
 
 T = TypeVar("T")
 
@@ -40,6 +43,8 @@ class DiskLevel:
         self._store = store
         self._threads = threads
         self._guard = Guard(LIMITS, ())
+        self._verifying = asyncio.Lock()
+        self._refreshed_s = time.monotonic()
 
     @property
     def stats(self) -> blobs.Stats:
@@ -68,22 +73,30 @@ class DiskLevel:
         """Keep an answer, unless it is about more documents than a blob can name."""
         if len(owner.subject) > TEXT_BYTES:
             return
-        data = encode(record)
-        await self._guarded(
-            lambda: self._store.put(record.key, [data], tenant=owner.tenant, subject=owner.subject)
-        )
+        await self._guarded(lambda: self._put(record, owner))
 
     async def remove(self, tenant: Tenant | None, document: str = "") -> int:
         """Drop the answers about a document, of a tenant, or all; returns how many."""
         return await in_thread(self._threads, lambda: self._remove(tenant, document))
 
     async def verify(self) -> Report:
-        """Read every file; what is damaged is removed."""
-        return await in_thread(self._threads, self._store.verify)
+        """Read every file; what is damaged is removed.
+
+        One at a time: a thread is left for requests, which would find the disk slow otherwise.
+        """
+        async with self._verifying:
+            return await in_thread(self._threads, self._store.verify)
 
     async def close(self) -> None:
         """Let go of the folder."""
         await in_thread(self._threads, self._store.close)
+
+    def _put(self, record: Record, owner: Owner) -> None:
+        now = time.monotonic()
+        if now - self._refreshed_s > REFRESH_S:
+            self._refreshed_s = now
+            self._store.refresh()
+        self._store.put(record.key, [encode(record)], tenant=owner.tenant, subject=owner.subject)
 
     def _remove(self, tenant: Tenant | None, document: str) -> int:
         if tenant is None or not document:

@@ -28,6 +28,7 @@ class Recipe:
         fingerprint: of the model's weights.
         attention: the policy that documents are read under; empty for an encoder.
         policy: digest of the policy's file, if it has one.
+        files: digest of the model's files that are no part of the fingerprint.
         prompt: what stands around the documents; None for an encoder.
         options: how tokens are chosen; None for an encoder.
     """
@@ -38,6 +39,7 @@ class Recipe:
     dtype: str
     attention: str = ""
     policy: str = ""
+    files: str = ""
     prompt: PromptParts | None = None
     options: GenerationOptions | None = None
 

@@ -20,8 +20,13 @@ from longspan.server.results.tiers import Tiers
 log = logging.getLogger(__name__)
 
 FOLDER = "results"
+# What a decoder's answers follow from beside its configuration and weights: how texts become
+# tokens, and which tokens end an answer.
+ANSWERING = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 # Of the disk, where there are tenants.
 TENANT_SHARE = 0.5
+# Most answers are shorter than what a file takes at least, on most file systems.
+BLOCK_BYTES = 4096
 
 
 async def open_results(config: Config, stack: AsyncExitStack) -> Results:
@@ -37,6 +42,19 @@ async def open_results(config: Config, stack: AsyncExitStack) -> Results:
     if isinstance(first, RedisLevel) and not await first.connect():
         log.warning("the Redis of the result cache does not answer; it will be tried again")
     return results
+
+
+def files_digest(folder: Path) -> str:
+    """SHA-256 of the files of a model that decide its answers and are no part of its fingerprint.
+
+    Blocking.
+    """
+    digest = hashlib.sha256()
+    for name in ANSWERING:
+        path = folder / name
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "absent"
+        digest.update(f"{name} {content}\n".encode())
+    return digest.hexdigest()
 
 
 def policy_digest(attention: str) -> str:
@@ -69,5 +87,6 @@ async def _disk(config: Config, stack: AsyncExitStack) -> DiskLevel | None:
         return None
     threads = stack.enter_context(ThreadPoolExecutor(THREADS, "results"))
     share = TENANT_SHARE if config.trust_tenant_metadata else 1.0
-    limits = StoreLimits(int(config.result_cache_disk), config.limits.kv_free_space_bytes, share)
+    budget, floor = int(config.result_cache_disk), config.limits.kv_free_space_bytes
+    limits = StoreLimits(budget, floor, share, BLOCK_BYTES)
     return await open_disk(config.data_dir / FOLDER, limits, threads)

@@ -33,6 +33,15 @@ class ToldText:
         self._pieces.append(fresh)
         return fresh
 
+    def end(self) -> None:
+        """Nothing follows.
+
+        Raises:
+            GenerationFailed: more was told.
+        """
+        if self._seen < len(self._before):
+            raise changed()
+
 
 class ToldItems:
     """Things that come whole and in order, each by what must be the same the next time."""
@@ -58,6 +67,15 @@ class ToldItems:
         if self._items[self._seen - 1] != item:
             raise changed()
         return False
+
+    def end(self) -> None:
+        """None follows.
+
+        Raises:
+            GenerationFailed: more were told.
+        """
+        if self._seen < len(self._items):
+            raise changed()
 
 
 def changed() -> GenerationFailed:

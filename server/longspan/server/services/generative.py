@@ -101,6 +101,7 @@ class Generative:
             dtype=model.dtype,
             attention=attention,
             policy=self._decoder.policy_digest if attention == model.policy(None) else "",
+            files=self._decoder.files_digest,
             prompt=await self._decoder.parts(talk.task),
             options=options,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Sequence
 
 from longspan.server.errors import DiskFull
@@ -60,6 +61,6 @@ class Rebuilding:
                 self._run.whole_tokens,
                 self._run.tokens_of(0),
             )
-        except DiskFull as error:
-            # No reason to fail an answer: the next one is told nothing.
+        except (DiskFull, OSError, sqlite3.Error) as error:
+            # Full, read-only or locked: no reason to fail an answer; the next one is told nothing.
             _log.warning("%s: not noted as read: %s", self._document.document_id, error)

@@ -38,6 +38,7 @@ CREATE TABLE IF NOT EXISTS uploads (
     document_id TEXT,
     reserved_bytes INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+CREATE INDEX IF NOT EXISTS stored ON uploads (document_id, touched_s);
 CREATE TABLE IF NOT EXISTS readings (
     document_id TEXT NOT NULL,
     read_as TEXT NOT NULL,
@@ -49,6 +50,9 @@ CREATE TABLE IF NOT EXISTS readings (
 
 _READINGS = 16
 """Ways to read a document that are remembered; the newest ones."""
+
+_UPLOADS = 16
+"""Uploads that are remembered of a stored document; the newest ones."""
 
 
 class Catalog:
@@ -211,6 +215,20 @@ class Catalog:
     def uploads(self, *, touched_before_s: float) -> list[OpenUpload]:
         """Uploads that nobody has touched since."""
         rows = self._db.execute("SELECT * FROM uploads WHERE touched_s < ?", (touched_before_s,))
+        return [OpenUpload(*row) for row in rows]
+
+    def expired(self, *, touched_before_s: float) -> list[OpenUpload]:
+        """Of those, the ones that may be forgotten.
+
+        As long as a document is stored, KV pages may lie under the names of its newest uploads:
+        an index of pages that was built again from their files knows no other names.
+        """
+        rows = self._db.execute(
+            "SELECT * FROM uploads WHERE touched_s < :before AND (document_id IS NULL OR upload_id "
+            "NOT IN (SELECT one.upload_id FROM uploads AS one WHERE one.document_id = "
+            "uploads.document_id ORDER BY one.touched_s DESC LIMIT :kept))",
+            {"before": touched_before_s, "kept": _UPLOADS},
+        )
         return [OpenUpload(*row) for row in rows]
 
     def uploads_of(self, document: StoredDocument) -> list[UploadId]:

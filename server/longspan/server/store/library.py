@@ -97,7 +97,7 @@ class Library:
             UploadMissing: this tenant has none of this id.
         """
         upload = await self._run(self._catalog.upload, tenant, upload_id)
-        if upload is None:
+        if upload is None or self._is_over(upload):
             raise UploadMissing(f"no open upload {upload_id}: start a new one")
         return upload
 
@@ -177,7 +177,10 @@ class Library:
     async def expire_uploads(
         self, lease_s: float, *, spared: Collection[UploadId] = frozenset()
     ) -> int:
-        """Remove uploads that nobody has touched for ``lease_s``; return how many."""
+        """Remove uploads that nobody has touched for ``lease_s``; return how many.
+
+        The newest ones of a stored document are remembered as long as it is; see ``Catalog``.
+        """
         expired = await self._run(self._expire, time.time() - lease_s, spared)
         for upload in expired:
             self._removed(upload.tenant, [upload.upload_id])
@@ -252,11 +255,16 @@ class Library:
         return uploads
 
     def _expire(self, touched_before_s: float, spared: Collection[UploadId]) -> list[OpenUpload]:
-        old = self._catalog.uploads(touched_before_s=touched_before_s)
+        old = self._catalog.expired(touched_before_s=touched_before_s)
         expired = [upload for upload in old if upload.upload_id not in spared]
         for upload in expired:
             self._discard_upload(upload.upload_id)
         return expired
+
+    def _is_over(self, upload: OpenUpload) -> bool:
+        """Stored, and remembered for its name alone."""
+        lease_s = self._limits.upload_lease_s
+        return upload.document_id is not None and upload.touched_s < time.time() - lease_s
 
     def _recover(self) -> None:
         known = {

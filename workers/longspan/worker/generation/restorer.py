@@ -56,6 +56,9 @@ class Restorer:
     first ones, as many as make both end at once (``pages_to_compute``). Where layers forget, what
     is seen from the last stored place is loaded, or nothing.
 
+    Nobody waits for a load that takes longer than computing its page: one that cannot be taken
+    back, since it has begun, is left alone and keeps the page that it writes to until it ends.
+
     Args:
         table: the pool's.
         memory: over it.
@@ -75,6 +78,7 @@ class Restorer:
         self._tiers = tiers
         self._page_s = page_s
         self._owners: dict[Ticket, Restoring] = {}
+        self._left: dict[Ticket, _Brought] = {}
         self._sequences: dict[int, Restoring] = {}
 
     def look(self, sequence: Sequence) -> None:
@@ -85,7 +89,9 @@ class Restorer:
         restoring = self._sequences.get(sequence.serial)
         if restoring is None:
             restoring = self._begin(sequence)
-        elif restoring.waits and not sequence.drops and sequence.page == restoring.first:
+        elif restoring.waits and sequence.drops:
+            restoring = self._unless_late(sequence, restoring)
+        elif restoring.waits and sequence.page == restoring.first:
             self._take_back(sequence, restoring)
         sequence.barrier = restoring.first if restoring is not None else None
         if restoring is not None and restoring.waits and sequence.drops:
@@ -96,6 +102,9 @@ class Restorer:
         restoring = self._sequences.get(sequence.serial)
         if restoring is None:
             return
+        for ticket, brought in list(restoring.waits.items()):
+            if brought.index < sequence.page:
+                self._take(restoring, ticket)
         restoring.come = [
             page
             for page in restoring.come
@@ -115,6 +124,10 @@ class Restorer:
 
     def moved(self, ticket: Ticket, *, whole: bool) -> None:
         """A load has ended."""
+        if ticket in self._left:
+            left = self._left.pop(ticket)
+            self._table.release([left.page], left.groups)
+            return
         restoring = self._owners.pop(ticket)
         brought = restoring.waits.pop(ticket)
         if whole:
@@ -125,7 +138,8 @@ class Restorer:
 
     def holds(self) -> list[tuple[PageId, tuple[int, ...]]]:
         """Pages that are held, and which groups of each."""
-        pages = (owner.waits[ticket] for ticket, owner in self._owners.items())
+        waits = [owner.waits[ticket] for ticket, owner in self._owners.items()]
+        pages = [*waits, *self._left.values()]
         return [(page.page, page.groups) for page in pages]
 
     def _begin(self, sequence: Sequence) -> Restoring | None:
@@ -155,12 +169,10 @@ class Restorer:
         if not sequence.drops:
             needed = needed[:room]
             costs = [self._page_s(sequence, index) for index, _ in needed]
-            return needed[pages_to_compute(costs, self._tiers.load_s) :]
+            return needed[pages_to_compute(costs, self._tiers.load_s, len(self._owners)) :]
         computing = sum(self._page_s(sequence, page) for page in range(sequence.page, stop))
-        return needed if len(needed) <= room and self._loading_s(needed) < computing else []
-
-    def _loading_s(self, needed: list[tuple[int, tuple[int, ...]]]) -> float:
-        return self._tiers.load_s * len(needed)
+        loading = self._tiers.load_s * (len(self._owners) + len(needed))
+        return needed if len(needed) <= room and loading < computing else []
 
     def _may_skip(self, sequence: Sequence) -> bool:
         """False where it has computed pages of its own and some layer would have to jump."""
@@ -190,9 +202,31 @@ class Restorer:
         """It stands before pages that have not come: compute some of them after all?"""
         line = sorted(restoring.waits.items(), key=lambda item: item[1].index)
         costs = [self._page_s(sequence, page.index) for _, page in line]
-        for ticket, _ in line[: pages_to_compute(costs, self._tiers.load_s)]:
-            if not self._cancel(restoring, ticket):
-                break
+        count = pages_to_compute(costs, self._tiers.load_s, self._ahead(restoring))
+        for ticket, _ in line[:count]:
+            self._take(restoring, ticket)
+
+    def _unless_late(self, sequence: Sequence, restoring: Restoring) -> Restoring | None:
+        """None where computing all of it is quicker by now; it would wait for nothing then."""
+        stop = 1 + max(page.index for page in (*restoring.waits.values(), *restoring.come))
+        computing = sum(self._page_s(sequence, page) for page in range(sequence.page, stop))
+        if self._tiers.load_s * (self._ahead(restoring) + len(restoring.waits)) <= computing:
+            return restoring
+        for ticket in list(restoring.waits):
+            self._take(restoring, ticket)
+        del self._sequences[sequence.serial]
+        return None
+
+    def _ahead(self, restoring: Restoring) -> int:
+        """Loads of others that come before the first of these."""
+        first = min(restoring.waits)
+        return sum(ticket < first for ticket in self._owners)
+
+    def _take(self, restoring: Restoring, ticket: Ticket) -> None:
+        """Nobody waits for a load any more."""
+        if not self._cancel(restoring, ticket):
+            del self._owners[ticket]
+            self._left[ticket] = restoring.waits.pop(ticket)
 
     def _cancel(self, restoring: Restoring, ticket: Ticket) -> bool:
         if not self._tiers.cancel(ticket):

@@ -30,6 +30,9 @@ from longspan.worker.generation.states import Move, SequenceState
 from longspan.worker.kv.label import Label
 from longspan.worker.kv.pages import PageTable
 
+LOOK_AGAIN_S = 0.1
+"""How often a sequence that waits for a page from below asks whether it still should."""
+
 
 class Scheduler:
     """The sequences of one stream.
@@ -221,8 +224,10 @@ class Scheduler:
         free = self.memory.free
         if self._outcomes or any(sequence.can_go_on(free) for sequence in sequences):
             return now
-        deadlines = [s.spec.deadline_s for s in sequences if s.spec.deadline_s is not None]
-        return max(now, min(deadlines)) if deadlines else None
+        times = [s.spec.deadline_s for s in sequences if s.spec.deadline_s is not None]
+        if any(sequence.pending > 0 and sequence.is_blocked for sequence in sequences):
+            times.append(now + LOOK_AGAIN_S)
+        return max(now, min(times)) if times else None
 
     def check(self) -> None:
         """Verify the accounting of pages.

@@ -36,7 +36,7 @@ class Rate:
             self._seconds = FADING * self._seconds + seconds
 
 
-def pages_to_compute(compute_s: Sequence[float], load_s: float) -> int:
+def pages_to_compute(compute_s: Sequence[float], load_s: float, ahead: int = 0) -> int:
     """How many of the first pages to compute while those behind them are loaded, last first.
 
     Both go on at once and meet; what counts is when the later of them is done. So nobody waits
@@ -45,11 +45,12 @@ def pages_to_compute(compute_s: Sequence[float], load_s: float) -> int:
     Args:
         compute_s: seconds that each page takes to compute.
         load_s: seconds that a page takes to load.
+        ahead: pages of others that are loaded before.
     """
     pages = len(compute_s)
     computing = 0.0
     for done, seconds in enumerate(compute_s):
         computing += seconds
-        if computing >= GAIN * load_s * (pages - done):
+        if computing >= GAIN * load_s * (ahead + pages - done):
             return done
     return pages

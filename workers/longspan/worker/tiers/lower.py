@@ -43,7 +43,11 @@ class LowerTiers:
     def knows(self, part: Part) -> bool:
         """True where ``load`` would find it, as far as is known without I/O."""
         name = part.name(self._layout)
-        return name in self.ram or (self.disk is not None and self.disk.known(name))
+        if name in self.ram:
+            return True
+        if self.disk is None or not self.disk.known(name):
+            return False
+        return not self.breaker.refuses(time.monotonic())
 
     def load(self, part: Part, size: int) -> memoryview | None:
         """A part's ``size`` bytes; None where it is gone, damaged, or the disk fails."""

@@ -37,6 +37,7 @@ class Mover:
         self._running: dict[Ticket, Future[bool]] = {}
         self._finished: SimpleQueue[Moved] = SimpleQueue()
         self._load = Rate(sum(tensors.sizes) / PRIOR_BYTES_PER_S)
+        self._load_began_s: float | None = None
         self.wake: Callable[[], None] = lambda: None
         self.loaded = 0
         self.stored = 0
@@ -44,7 +45,9 @@ class Mover:
     @property
     def load_s(self) -> float:
         """See ``Tiers``."""
-        return self._load.seconds
+        began_s = self._load_began_s
+        running_s = 0.0 if began_s is None else time.monotonic() - began_s
+        return max(self._load.seconds, running_s)
 
     @property
     def lower(self) -> LowerTiers:
@@ -111,12 +114,15 @@ class Mover:
             self.wake()
 
     def _bring(self, key: PageKey, groups: Sequence[int], lying: Lying) -> bool:
-        started = time.monotonic()
-        for group in groups:
-            data = self._lower.load(Part(key, group), self._tensors.sizes[group])
-            if data is None:
-                return False
-            self._tensors.write(group, lying, data)
+        self._load_began_s = started = time.monotonic()
+        try:
+            for group in groups:
+                data = self._lower.load(Part(key, group), self._tensors.sizes[group])
+                if data is None:
+                    return False
+                self._tensors.write(group, lying, data)
+        finally:
+            self._load_began_s = None
         self._load.observe(1, time.monotonic() - started)
         self.loaded += 1
         return True

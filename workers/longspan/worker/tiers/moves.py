@@ -33,7 +33,8 @@ class Tiers(Protocol):
 
     @property
     def load_s(self) -> float:
-        """Seconds that loading a whole page takes, as measured."""
+        """Seconds that loading a whole page takes: as measured, and what the one that is being
+        loaded has taken so far, if that is more."""
         ...
 
     def knows(self, key: PageKey, group: int) -> bool:
