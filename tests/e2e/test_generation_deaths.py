@@ -1,4 +1,7 @@
-"""Decoder workers are killed and stopped amid real answers, structured ones too."""
+"""Decoder workers are killed and stopped amid real answers, structured ones too.
+
+``TEST_GENERATIONS`` and ``TEST_KILLS`` say how many (default 24 and 3).
+"""
 
 from __future__ import annotations
 
@@ -32,12 +35,12 @@ from tests.support.serving import Serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-GENERATIONS = 50
+GENERATIONS = int(os.environ.get("TEST_GENERATIONS", "24"))
 OF_SCHEMA = 10
 OF_REGEX = 5
 LANES = 10
 WORKERS = 2
-KILLS = 6
+KILLS = int(os.environ.get("TEST_KILLS", "3"))
 HEARTBEAT_S = 2.0
 RESTART_S = 60.0
 FORM = r"(Lily|Tom) (saw|had) a (big|red) (ball|cat|dog)\."
@@ -120,7 +123,7 @@ def _compare(actual: Written, expected: Written) -> None:
         assert getattr(actual.end.usage, name) == getattr(expected.end.usage, name)
 
 
-async def test_fifty_generations_are_byte_identical_though_their_workers_are_killed(
+async def test_generations_are_byte_identical_though_their_workers_are_killed(
     serving: Serving,
 ) -> None:
     """Text, reason and counts equal the undisturbed run's; some answers were taken up again."""
@@ -138,7 +141,7 @@ async def test_fifty_generations_are_byte_identical_though_their_workers_are_kil
         waves += 1
     await killing
     print(f"{KILLS} kills, {waves} waves, {retried} answers retried")
-    assert retried >= KILLS // 2
+    assert retried >= max(1, KILLS // 2)
     await serving.settled()
 
 

@@ -6,8 +6,6 @@ import asyncio
 import random
 from pathlib import Path
 
-import pytest
-
 from longspan.v1 import document_service_pb2_grpc
 from longspan.v1 import inference_service_pb2 as pb
 from tests.e2e.conversation import store
@@ -55,12 +53,10 @@ def capacity_tokens(serving: Serving) -> int:
     return decoder.model.kv_tokens
 
 
-@pytest.mark.parametrize("kv_disk", [0, 1 << 30])
-async def test_idle_documents_block_nobody(tmp_path: Path, kv_disk: int) -> None:
+async def test_idle_documents_block_nobody(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     model = stretched_stories(tmp_path / "model", context_tokens=4096)
-    settings = {"kv_memory": KV_BYTES, "kv_disk": kv_disk}
-    async with answering(tmp_path / "data", model, **settings) as serving:
+    async with answering(tmp_path / "data", model, kv_memory=KV_BYTES) as serving:
         ids = [await stored(serving, number) for number in range(IDLE)]
         first = {document_id: (await told(serving, document_id)).text for document_id in ids}
         tokens = sum(len(story_tokens(story(number))) for number in range(IDLE))

@@ -133,9 +133,9 @@ async def test_a_follower_takes_over_where_its_leader_failed(tmp_path: Path) -> 
     pool = stories(*STEP, window_jobs=1)
     async with caching(tmp_path, pool=pool) as serving:
         handle = await document(serving)
-        occupant = asyncio.create_task(hear(call(serving, handle, greedy("Long.", max_tokens=80))))
+        occupant = asyncio.create_task(hear(call(serving, handle, greedy("Long.", max_tokens=300))))
         await until(lambda: _sequences(serving) == 1)
-        leader = asyncio.create_task(hear(call(serving, handle, TASK, timeout=0.3)))
+        leader = asyncio.create_task(hear(call(serving, handle, TASK, timeout=1.5)))
         await joined(serving, 2)
         followers = [asyncio.create_task(hear(call(serving, handle, TASK))) for _ in range(2)]
         with pytest.raises(grpc.aio.AioRpcError) as late:
@@ -162,9 +162,10 @@ async def test_urgent_requests_do_not_wait_for_patient_ones(slow: Serving) -> No
 
 async def test_a_leader_s_deadline_is_its_own(slow: Serving) -> None:
     handle = await document(slow)
-    leader = call(slow, handle, TASK, timeout=0.3)
+    task = greedy(max_tokens=300)
+    leader = call(slow, handle, task, timeout=1.5)
     assert await first_words(leader)
-    follower = asyncio.create_task(hear(call(slow, handle, TASK)))
+    follower = asyncio.create_task(hear(call(slow, handle, task)))
     with pytest.raises(grpc.aio.AioRpcError) as late:
         await hear(leader)
     assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -47,8 +47,8 @@ from tests.support.serving import Serving
 
 REQUESTS = 50
 LANES = 4
-REAL_REQUESTS = 20
-REAL_KILLS = 5
+REAL_REQUESTS = 8
+REAL_KILLS = 2
 REAL_BYTES = 7_000
 STOP_S = 3.0
 TASKS = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -256,3 +257,17 @@ async def test_an_answer_about_a_document_that_is_gone_is_not_kept() -> None:
     assert await level.get(key_of(7), OWNER) is None
     with pytest.raises(KeyError):
         flight.complete(END, 0.0)
+
+
+@pytest.mark.parametrize(("tokens", "kept"), [(7, False), (8, True)])
+async def test_an_answer_that_memory_ended_is_not_kept(tokens: int, kept: bool) -> None:
+    """Another time there may be more of it; one that reached its own limit is whole."""
+    level = MemoryLevel(100_000, 60.0)
+    results = Results(Tiers(level, None), 1000)
+    flight = results.flight(REQUEST)
+    end = pb.Completed(finish_reason=pb.FINISH_REASON_LENGTH)
+    end.usage.output_tokens = tokens
+    flight.complete(end, 0.0)
+    results.keep(flight, replace(REQUEST, max_tokens=8))
+    await results.kept()
+    assert (await level.get(key_of(7), OWNER) is not None) is kept

@@ -27,9 +27,12 @@ from tests.worker.decoding import (
 from tests.worker.harness import Worker, opened
 
 PAGE = 256
-LONG = 6000
+LONG = 3200
 STOP_S = 20
 DISK = 256 << 20
+KV_BYTES = 24 << 20
+SMALL_KV_BYTES = 5 << 20
+"""Not enough for two documents."""
 TEXT = "".join(f" Tom saw {n} birds and {n * 3 % 41} fish at the lake." for n in range(800))
 QUESTION = story_tokens(" What did Tom see?")[1:]
 POLICIES = ["full", "hybrid", "summary", "lean"]
@@ -51,10 +54,10 @@ def document() -> list[int]:
 
 
 @contextmanager
-def worker_on(disk: Path, model: Path, *flags: str) -> Iterator[Worker]:
+def worker_on(disk: Path, model: Path, *flags: str, kv_bytes: int = KV_BYTES) -> Iterator[Worker]:
     """A decoder whose pages lie in that folder too."""
     tiers = ("--kv-disk", str(disk), "--kv-disk-bytes", str(DISK), "--kv-disk-floor", "0")
-    with starting(model, *tiers, *flags, kv_bytes=24 << 20) as worker:
+    with starting(model, *tiers, *flags, kv_bytes=kv_bytes) as worker:
         worker.wait_ready()
         yield worker
 
@@ -190,14 +193,15 @@ async def test_a_disk_that_becomes_read_only_costs_no_answer(
     (tmp_path / "disk").mkdir()
     with (
         failing_disk(tmp_path / "image", tmp_path / "disk") as disk,
-        worker_on(disk, model) as worker,
+        worker_on(disk, model, kv_bytes=SMALL_KV_BYTES) as worker,
     ):
         first = await answered(worker, document)
+        await answered(worker, document, tenant="other")
         fail(disk)
-        again = await answered(worker, document)
-        other = await answered(worker, document[: LONG // 2], tenant="other")
-        assert again.tokens == first.tokens
-        assert len(other.tokens) == len(first.tokens)
+        for _ in range(2):
+            again = await answered(worker, document)
+            other = await answered(worker, document, tenant="other")
+            assert again.tokens == other.tokens == first.tokens
         stop(worker)
 
 

@@ -66,5 +66,5 @@ def _remove_unknown(index: SharedIndex, folder: Folder, report: Report) -> None:
         with index.transaction() as rows:
             # Known by now, or about to be: a name is given and noted in one transaction.
             if rows.state(key) is None:
-                folder.blob(key).unlink()
+                folder.blob(key).unlink(missing_ok=True)
                 report.unknown += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum, auto
 
 from longspan.server.decoder.options import GenerationOptions
+from longspan.v1 import inference_service_pb2 as pb
 
 
 class Mode(Enum):
@@ -38,3 +39,9 @@ def eligibility(mode: Mode, options: GenerationOptions | None, *, any_seed: bool
     if options.seed is not None and not any_seed:
         return Eligibility.YES
     return Eligibility.WITH_SEED if mode is Mode.FORCE else Eligibility.NO
+
+
+def was_cut_short(completed: pb.Completed, max_tokens: int) -> bool:
+    """Whether the server's memory ended an answer, of which it may have more another time."""
+    at_length = completed.finish_reason == pb.FINISH_REASON_LENGTH
+    return at_length and completed.usage.output_tokens < max_tokens

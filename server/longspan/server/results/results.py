@@ -13,6 +13,7 @@ from longspan.server.aio import cancel_and_wait
 from longspan.server.errors import LongspanError
 from longspan.server.identity import DocumentId, Tenant
 from longspan.server.results.delivery import Delivery
+from longspan.server.results.eligibility import was_cut_short
 from longspan.server.results.first_level import Owner
 from longspan.server.results.flight import AnswerTooLarge, Flight, State
 from longspan.server.results.flights import Flights
@@ -38,6 +39,7 @@ class Request:
         key: the same for equal requests.
         lane: only requests of the same lane share an answer that is being made.
         owner: whose it is.
+        max_tokens: that a generated answer may have.
         still_there: whether its documents are; asked after an answer was kept.
     """
 
@@ -45,6 +47,7 @@ class Request:
     owner: Owner
     lane: int
     still_there: Callable[[], Awaitable[bool]]
+    max_tokens: int = 0
 
 
 class Results:
@@ -114,6 +117,9 @@ class Results:
     def keep(self, flight: Flight, request: Request) -> None:
         """Keep a complete answer; until it is kept, equal requests find the flight."""
         if not self._flights.show(flight):
+            return
+        if was_cut_short(flight.completed, request.max_tokens):
+            self._flights.land(flight)
             return
         if len(self._keeping) >= KEEPING:
             self._counts.dropped += 1

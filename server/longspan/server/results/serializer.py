@@ -16,9 +16,9 @@ class RecordSerializer(BaseSerializer):  # type: ignore[misc]  # aiocache has no
         """A record as bytes."""
         return encode(value)
 
-    def loads(self, value: bytes | None) -> Record | None:
+    def loads(self, value: object) -> Record | None:
         """The record, if it is one."""
-        if value is None:
+        if not isinstance(value, bytes):
             return None
         try:
             return decode(value)

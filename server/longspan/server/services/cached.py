@@ -134,6 +134,7 @@ class Cached:
             Owner(tenant, ",".join(ids)),
             lane,
             partial(self._still_there, tenant, ids),
+            max_tokens=0 if recipe.options is None else recipe.options.max_tokens,
         )
 
     async def _still_there(self, tenant: Tenant, ids: Sequence[DocumentId]) -> bool:
