@@ -206,7 +206,7 @@ async def test_an_index_that_finds_no_room_costs_no_answer(tmp_path: Path) -> No
     with small_disk(tmp_path, "8m"):
         async with serving(tmp_path, limits=Limits(free_space_bytes=0)) as running:
             free_bytes = shutil.disk_usage(tmp_path).free
-            (tmp_path / "ballast").write_bytes(b"x" * (free_bytes - len(content) - 48_000))
+            (tmp_path / "ballast").write_bytes(b"x" * (free_bytes - len(content) - 76_000))
             document = await store(running, content)
             answer = await generate(running, [document.document_id], ask("What is the fee?"))
             assert answer.citations

@@ -118,7 +118,7 @@ def test_a_window_does_not(recalls: dict[tuple[int, str], tuple[Recall, float]])
     assert window.between.asked > 10
     assert window.between.share < 0.05
     # Some of the others lie on an edge of it.
-    assert window.everywhere.right > 0.7 * (window.everywhere.asked - window.between.asked)
+    assert window.everywhere.right > 0.5 * (window.everywhere.asked - window.between.asked)
 
 
 def test_an_untrained_linear_state_adds_nothing_to_a_window() -> None:

@@ -147,8 +147,9 @@ async def _open(channel: grpc.aio.Channel) -> tuple[Stream, pb.Ready]:
         try:
             first = await stream.next_event()
         except grpc.aio.AioRpcError as error:
-            busy = error.code() is grpc.StatusCode.ALREADY_EXISTS
-            if not busy or time.monotonic() > deadline:
+            # An earlier stream is not gone yet, or the socket is there and nobody listens yet.
+            early = (grpc.StatusCode.ALREADY_EXISTS, grpc.StatusCode.UNAVAILABLE)
+            if error.code() not in early or time.monotonic() > deadline:
                 raise
             await asyncio.sleep(0.05)
             continue

@@ -208,7 +208,7 @@ async def test_a_disk_that_becomes_read_only_costs_no_answer(
 async def test_a_killed_worker_leaves_what_it_had_computed(
     model: Path, document: list[int], tmp_path: Path
 ) -> None:
-    pages = 16
+    pages = 10
     with worker_on(tmp_path, model) as worker:
         async with opened(worker) as (stream, ready):
             sequences = Decoding(stream, ready)
@@ -222,7 +222,7 @@ async def test_a_killed_worker_leaves_what_it_had_computed(
             worker.process.wait()
     with worker_on(tmp_path, model) as worker:
         answer = await answered(worker, document)
-    assert answer.finished.cached_tokens >= 15 * PAGE
+    assert answer.finished.cached_tokens >= 9 * PAGE
 
 
 async def test_who_asks_is_told_what_lies_where(
