@@ -17,8 +17,8 @@ from longspan.v1 import document_service_pb2_grpc
 from tests.e2e.conversation import Uploading, read_back, sha256
 from tests.e2e.workers import ServerProcess, server_process
 
-CUTS = 10
-COMMITS = 8
+CUTS = 6
+COMMITS = 5
 DOCUMENT_BYTES = 3_000_000
 CHUNK_BYTES = 40_000
 

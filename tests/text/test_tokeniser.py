@@ -21,8 +21,8 @@ from tests.text.streaming import Tokenised, joined, one_shot, random_chunks, str
 from tests.text.texts import ALPHABET, HARD, documents, real_texts
 
 DOCUMENTS = 125
-SPLITS = int(os.environ.get("TEST_SPLITS", "2500"))
-"""Of each tokenizer; all together are more than ten thousand."""
+SPLITS = int(os.environ.get("TEST_SPLITS", "1250"))
+"""Of each tokenizer."""
 
 
 @pytest.mark.parametrize("name", NAMES)
