@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from longspan.blobstore.breaker import State
+from longspan.internal.v1.worker_service_pb2 import Verified
 from longspan.server.kv.holdings import Breaker, TierStats
 from longspan.server.results.stats import ResultStats
 from longspan.server.services import translate
@@ -52,17 +53,8 @@ class CacheService(cache_service_pb2_grpc.CacheServiceServicer):
     async def Verify(self, request: pb.VerifyRequest, context: Context) -> pb.VerifyResponse:
         """Read every KV page and answer on disk."""
         with self._app.admission.enter(context):
-            found = await self._app.results.verify()
-            answers = pb.VerifyResponse(
-                checked=found.checked,
-                damaged=found.damaged,
-                missing=found.missing,
-                unknown=found.unknown,
-                bytes=found.bytes,
-            )
-            if self._app.kv is None:
-                return answers
-            pages = await self._app.kv.verify()
+            answers = await self._app.results.verify()
+            pages = Verified() if self._app.kv is None else await self._app.kv.verify()
             return pb.VerifyResponse(
                 checked=pages.checked + answers.checked,
                 damaged=pages.damaged + answers.damaged,
