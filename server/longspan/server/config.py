@@ -12,11 +12,19 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import ByteSize, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -225,14 +233,20 @@ def _config_path(arguments: Sequence[str], environment: Mapping[str, str]) -> Pa
 
 
 def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
-    known = {f"{PREFIX}{name}".upper() for name in Config.model_fields}
-    known |= {f"{PREFIX}LIMITS__{name}".upper() for name in Limits.model_fields}
-    known |= CLIENT_VARIABLES
+    known = {*_variables(Config, PREFIX), *CLIENT_VARIABLES}
     unknown = sorted(
         n for n in environment if n.upper().startswith(PREFIX) and n.upper() not in known
     )
     if unknown:
         raise ConfigError(f"unknown environment variable {', '.join(unknown)}")
+
+
+def _variables(settings: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in settings.model_fields.items():
+        variable = f"{prefix}{name}".upper()
+        yield variable
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _variables(field.annotation, f"{variable}__")
 
 
 def _problems(error: ValidationError) -> list[str]:
