@@ -47,5 +47,5 @@ $(VENV)/.demo: $(VENV)/.created $(SOURCES)
 
 $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) --editable '.[client,server,embedded,dev]'
-	@.ci/redis
+	@.ci/servers
 	@touch $@
