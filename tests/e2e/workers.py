@@ -26,7 +26,7 @@ from longspan.server.config import Config
 from longspan.server.identity import DocumentId, Tenant
 from longspan.server.pool.config import PoolConfig
 from longspan.server.queue.dispatcher import Dispatcher
-from tests.support.serving import BASE_SETTINGS, Serving, leaks
+from tests.support.serving import Serving, base_settings, leaks
 
 START_S = 60.0
 SUSPICIOUS = (
@@ -47,7 +47,8 @@ async def serving_with(
     **settings: Any,
 ) -> AsyncIterator[Serving]:
     """A server over the workers that the pools describe; leaks are checked at the end."""
-    settings = {**BASE_SETTINGS, "data_dir": data_dir, **settings}
+    base = base_settings(settings, real_workers=pool is None and model_pool is None)
+    settings = {**base, "data_dir": data_dir, **settings}
     config = Config(**settings, _cli_parse_args=False)  # type: ignore[call-arg]
     before = set(psutil.Process().children(recursive=True))
     async with (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from longspan.v1 import (
     document_service_pb2_grpc,
     inference_service_pb2_grpc,
 )
+from tests.support.template import template_socket
 
 SETTLE_S = 5.0
 # Tests that repeat a request mean it: the result cache is for those that turn it on.
@@ -28,6 +29,18 @@ BASE_SETTINGS: dict[str, Any] = {
     "result_cache_memory": 0,
     "result_cache_disk": 0,
 }
+
+
+def base_settings(settings: Mapping[str, Any], *, real_workers: bool = True) -> dict[str, Any]:
+    """What a server under test has unless ``settings`` say otherwise.
+
+    Args:
+        settings: what they say.
+        real_workers: it starts some itself; they are forks of the tests' template then.
+    """
+    if not real_workers or settings == {"encoder": "none"}:
+        return BASE_SETTINGS
+    return {**BASE_SETTINGS, "worker_template": template_socket()}
 
 
 @dataclass(frozen=True)
@@ -101,7 +114,7 @@ def _work(stats: DispatcherStats, kind: str) -> dict[str, object]:
 @asynccontextmanager
 async def serving(data_dir: Path, **settings: Any) -> AsyncIterator[Serving]:
     """Run a server on a free port; leaks are checked before it stops."""
-    settings = {**BASE_SETTINGS, "data_dir": data_dir, **settings}
+    settings = {**base_settings(settings), "data_dir": data_dir, **settings}
     config = Config(**settings, _cli_parse_args=False)  # type: ignore[call-arg]
     async with running_server(config) as server:
         options = [("grpc.max_send_message_length", 8 << 20)]

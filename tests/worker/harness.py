@@ -18,6 +18,7 @@ import grpc
 from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.internal.v1 import worker_service_pb2_grpc as pb_grpc
 from longspan.worker.limits import MESSAGE_BYTES
+from tests.support.template import ForkedPopen
 
 START_S = 60.0
 EVENT_S = 20.0
@@ -29,17 +30,23 @@ LONG = struct.pack("<254I", *range(2000, 2254))
 class Worker:
     """One process.
 
+    Args:
+        folder: of its socket.
+        model: what it serves.
+        arguments: more of them.
+        afresh: started as a server starts it, not forked from the tests' template.
+
     Attributes:
         process: its handle; standard input and error are pipes.
         socket: where it serves.
     """
 
-    def __init__(self, folder: Path, model: str, *arguments: str) -> None:
+    def __init__(self, folder: Path, model: str, *arguments: str, afresh: bool = False) -> None:
         self.socket = folder / "worker.sock"
-        command = [sys.executable, "-m", "longspan.worker", "--socket", str(self.socket)]
-        command += ["--model", model, "--threads", "1", *arguments]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command = ["--socket", str(self.socket), "--model", model, "--threads", "1", *arguments]
+        # A fork cannot use a GPU that its template has looked at.
+        self.process: subprocess.Popen[str] | ForkedPopen = (
+            _popen(command) if afresh or "--device" in arguments else ForkedPopen(command)
         )
 
     def wait_ready(self) -> None:
@@ -64,11 +71,16 @@ class Worker:
             pipe.close()
 
 
+def _popen(arguments: Sequence[str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "longspan.worker", *arguments]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
 @contextmanager
-def started(model: str, *arguments: str) -> Iterator[Worker]:
+def started(model: str, *arguments: str, afresh: bool = False) -> Iterator[Worker]:
     """A process in its own folder, killed at the end."""
     folder = Path(tempfile.mkdtemp(prefix="longspan-"))  # short: a socket's path is bounded
-    worker = Worker(folder, model, *arguments)
+    worker = Worker(folder, model, *arguments, afresh=afresh)
     try:
         yield worker
     finally:

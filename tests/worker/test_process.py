@@ -24,7 +24,7 @@ from tests.worker.models import save_tiny_model, skip_without_embedded
 def worker() -> Iterator[Worker]:
     """A fresh worker that watches its standard input."""
     skip_without_embedded()
-    with started("embedded", "--watch-stdin") as worker:
+    with started("embedded", "--watch-stdin", afresh=True) as worker:
         worker.wait_ready()
         yield worker
 
@@ -88,7 +88,7 @@ async def test_sigterm_finishes_the_running_step_and_names_what_is_left(worker: 
 
 async def test_the_socket_is_private_and_cannot_be_taken_over(worker: Worker) -> None:
     assert stat.S_IMODE(worker.socket.stat().st_mode) & 0o077 == 0
-    rival = Worker(worker.socket.parent, "embedded")
+    rival = Worker(worker.socket.parent, "embedded", afresh=True)
     try:
         assert await asyncio.to_thread(rival.process.wait, 60) == EXIT_BAD_MODEL
         assert f"socket {worker.socket} is in use" in rival.errors()
@@ -100,12 +100,12 @@ async def test_the_socket_is_private_and_cannot_be_taken_over(worker: Worker) ->
 
 
 def test_a_socket_left_behind_by_a_dead_worker_is_replaced(tmp_path: Path) -> None:
-    with started(str(save_tiny_model(tmp_path))) as worker:
+    with started(str(save_tiny_model(tmp_path)), afresh=True) as worker:
         worker.wait_ready()
         worker.process.kill()
         worker.process.wait()
         assert worker.socket.exists()
-        heir = Worker(worker.socket.parent, str(tmp_path))
+        heir = Worker(worker.socket.parent, str(tmp_path), afresh=True)
         try:
             deadline = time.monotonic() + 30
             while not _answers(worker.socket):
@@ -129,7 +129,7 @@ def test_corrupted_weights_end_the_start_with_one_line(tmp_path: Path) -> None:
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    with started(str(tmp_path)) as worker:
+    with started(str(tmp_path), afresh=True) as worker:
         assert worker.process.wait(60) == EXIT_BAD_MODEL
         errors = worker.errors()
     assert errors.startswith("longspan-worker: checksum mismatch")
@@ -137,7 +137,7 @@ def test_corrupted_weights_end_the_start_with_one_line(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_ends_the_start_with_one_line(tmp_path: Path) -> None:
-    with started(str(tmp_path / "absent")) as worker:
+    with started(str(tmp_path / "absent"), afresh=True) as worker:
         assert worker.process.wait(60) == EXIT_BAD_MODEL
         errors = worker.errors()
     assert errors == f"longspan-worker: model folder {tmp_path / 'absent'} does not exist\n"

@@ -74,6 +74,11 @@ class Config(BaseSettings):
     )
     workers: PositiveInt = Field(1, description="worker processes of the encoder")
     worker_threads: PositiveInt | None = Field(None, description="CPU threads of each worker")
+    worker_template: Path | None = Field(
+        None,
+        description="socket of a running 'python -m longspan.worker.template --socket PATH': "
+        "workers on the CPU are its forks, which saves seconds of imports at each start",
+    )
     model: str | None = Field(
         None,
         description="a decoder that writes answers: a folder of a Hugging Face model, or its "

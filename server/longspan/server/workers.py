@@ -32,6 +32,7 @@ def encoder_pool(config: Config, runtime_dir: Path | None) -> PoolConfig:
 
     return PoolConfig(
         command=command,
+        template=config.worker_template if _of_encoder(config)[1] == "cpu" else None,
         workers=config.workers,
         heartbeat_timeout_s=config.heartbeat_timeout_s,
         runtime_dir=runtime_dir,
@@ -59,6 +60,7 @@ def decoder_pool(config: Config, folder: Path, runtime_dir: Path | None) -> Pool
     return PoolConfig(
         command=command,
         again=lambda model: ["--kv-tokens", str(model.kv_tokens)],
+        template=config.worker_template if config.device == "cpu" else None,
         workers=workers,
         window_tokens=UNBOUNDED_TOKENS,
         window_jobs=config.model_sequences,

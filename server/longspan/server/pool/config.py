@@ -26,6 +26,9 @@ class PoolConfig:
             its slot, from 0, by which it may be bound to a device.
         again: more arguments for a worker that starts when another has been ready, from what
             that one serves: it must not come out smaller.
+        template: the socket of a process whose forks the workers are, if it answers
+            (``longspan.worker.template``); what ``command`` says then counts from the
+            fourth argument on.
         workers: processes to keep running, one a slot.
         window_tokens, window_jobs: how much one worker is given at once. What it does not
             have yet is still ordered by the queue, so a larger window is less fair; a
@@ -35,6 +38,7 @@ class PoolConfig:
 
     command: Callable[[Path, int], Sequence[str]]
     again: Callable[[ModelInfo], Sequence[str]] = lambda model: ()
+    template: Path | None = None
     workers: int = 1
     window_tokens: int = 2 * 16384
     window_jobs: int = 256

@@ -7,7 +7,9 @@ import contextlib
 import logging
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
+from pathlib import Path
 
+from longspan.server.pool.forked import ForkedProcess
 from longspan.server.pool.stderr_tail import StderrTail
 
 _log = logging.getLogger(__name__)
@@ -20,7 +22,7 @@ class ChildProcess:
     server is gone, even by SIGKILL.
     """
 
-    def __init__(self, process: Process, name: str) -> None:
+    def __init__(self, process: Process | ForkedProcess, name: str) -> None:
         self.pid = process.pid
         self._process = process
         self._name = name
@@ -28,12 +30,25 @@ class ChildProcess:
         self._reader = asyncio.create_task(self._read_stderr())
 
     @classmethod
-    async def start(cls, argv: Sequence[str], name: str) -> ChildProcess:
+    async def start(
+        cls, argv: Sequence[str], name: str, template: Path | None = None
+    ) -> ChildProcess:
         """Execute a program (no fork of this process's state).
+
+        Args:
+            argv: the program and its arguments.
+            name: for the log.
+            template: the socket of a process that is forked instead, if it answers;
+                ``argv`` is ``[python, "-m", "longspan.worker", ...]`` then.
 
         Raises:
             OSError: the program cannot be executed.
         """
+        if template is not None:
+            try:
+                return cls(await ForkedProcess.start(template, argv[3:]), name)
+            except (OSError, TimeoutError) as error:
+                _log.warning("%s: template %s: %s; started afresh", name, template, error)
         process = await asyncio.create_subprocess_exec(
             *argv, stdin=PIPE, stdout=DEVNULL, stderr=PIPE
         )

@@ -86,7 +86,7 @@ class Worker:
         """Start the process, serve until it dies by any of the three signals, clean up."""
         argv = [*self._config.command(self._path, self._slot), *self._again]
         try:
-            process = await ChildProcess.start(argv, self.name)
+            process = await ChildProcess.start(argv, self.name, self._config.template)
         except OSError as error:
             self.state = moved(self.state, WorkerState.DRAINING)
             return self._end(DeathCause.EXITED, None, f"cannot execute {argv[0]}: {error}")
