@@ -85,6 +85,25 @@ def test_a_restarted_worker_computes_only_what_is_not_stored() -> None:
     assert machine.tiers.loads == 24
 
 
+def test_what_several_ask_for_at_once_is_loaded_once() -> None:
+    """Some of them leave before it has come; the others are served."""
+    machine = Machine()
+    machine.ask(1, 200)
+    machine.restart()
+    for number in (2, 3, 4, 5):
+        machine.scheduler.open(spec(number, text(200, 7)), 0.0)
+    step(machine.scheduler, machine.model)
+    assert machine.tiers.waiting == 24
+    assert len(machine.below.holds()) == 24
+    machine.scheduler.cancel(SequenceId(2))
+    ends = finished(machine.finish(moves=3))
+    assert machine.tiers.loads == 24
+    assert {ends[SequenceId(number)].cached_tokens for number in (3, 4, 5)} == {192}
+    assert {tuple(machine.model.output[SequenceId(number)]) for number in (3, 4, 5)} == {
+        tuple(expected_output(text(200, 7), 4))
+    }
+
+
 def test_nothing_is_loaded_where_computing_is_quicker() -> None:
     machine = Machine(load_s=100 * PAGE_S)
     machine.ask(1, 200)

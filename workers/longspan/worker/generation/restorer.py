@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from longspan.worker.generation.memory import Memory
 from longspan.worker.generation.sequence import Sequence
@@ -25,6 +27,14 @@ class _Brought:
     groups: tuple[int, ...]
     key: PageKey
     index: int
+
+
+@dataclass(slots=True, eq=False)
+class _Load:
+    """A page on its way, and who waits for it: what several need is loaded once."""
+
+    brought: _Brought
+    owners: list[Restoring]
 
 
 @dataclass(slots=True, eq=False)
@@ -77,7 +87,8 @@ class Restorer:
         self._memory = memory
         self._tiers = tiers
         self._page_s = page_s
-        self._owners: dict[Ticket, Restoring] = {}
+        self._loads: dict[Ticket, _Load] = {}
+        self._tickets: dict[tuple[PageKey, tuple[int, ...]], Ticket] = {}
         self._left: dict[Ticket, _Brought] = {}
         self._sequences: dict[int, Restoring] = {}
 
@@ -128,18 +139,20 @@ class Restorer:
             left = self._left.pop(ticket)
             self._table.release([left.page], left.groups)
             return
-        restoring = self._owners.pop(ticket)
-        brought = restoring.waits.pop(ticket)
+        load = self._end(ticket)
+        brought = load.brought
+        for restoring in load.owners:
+            del restoring.waits[ticket]
         if whole:
-            label = restoring.sequence.label(brought.index)
+            label = load.owners[0].sequence.label(brought.index)
             self._table.register(brought.page, brought.key, label)
-            restoring.come.append(brought)
+            for restoring in load.owners:
+                restoring.come.append(brought)
         self._table.release([brought.page], brought.groups)
 
     def holds(self) -> list[tuple[PageId, tuple[int, ...]]]:
         """Pages that are held, and which groups of each."""
-        waits = [owner.waits[ticket] for ticket, owner in self._owners.items()]
-        pages = [*waits, *self._left.values()]
+        pages = [*(load.brought for load in self._loads.values()), *self._left.values()]
         return [(page.page, page.groups) for page in pages]
 
     def _begin(self, sequence: Sequence) -> Restoring | None:
@@ -166,13 +179,16 @@ class Restorer:
     ) -> list[tuple[int, tuple[int, ...]]]:
         """What of the needed pages to load."""
         room = max(self._memory.free - LEAST_FREE, 0)
+        # How many of them, up to each, nobody is loading yet.
+        new = list(accumulate((sequence.key(i), g) not in self._tickets for i, g in needed))
         if not sequence.drops:
-            needed = needed[:room]
+            needed = needed[: bisect_right(new, room)]
             costs = [self._page_s(sequence, index) for index, _ in needed]
-            return needed[pages_to_compute(costs, self._tiers.load_s, len(self._owners)) :]
+            return needed[pages_to_compute(costs, self._tiers.load_s, len(self._loads)) :]
         computing = sum(self._page_s(sequence, page) for page in range(sequence.page, stop))
-        loading = self._tiers.load_s * (len(self._owners) + len(needed))
-        return needed if len(needed) <= room and loading < computing else []
+        to_load = new[-1] if new else 0
+        loading = self._tiers.load_s * (len(self._loads) + to_load)
+        return needed if to_load <= room and loading < computing else []
 
     def _may_skip(self, sequence: Sequence) -> bool:
         """False where it has computed pages of its own and some layer would have to jump."""
@@ -191,12 +207,18 @@ class Restorer:
         self, sequence: Sequence, restoring: Restoring, index: int, groups: tuple[int, ...]
     ) -> None:
         key = sequence.key(index)
+        ticket = self._tickets.get((key, groups))
+        if ticket is not None:
+            self._loads[ticket].owners.append(restoring)
+            restoring.waits[ticket] = self._loads[ticket].brought
+            return
         (page,) = self._table.allocate(1)
         self._table.release([page], [g for g in self._table.groups if g not in groups])
         lying = Lying(page, self._table.frames[page].copy())
         ticket = self._tiers.load(key, groups, lying)
-        restoring.waits[ticket] = _Brought(page, groups, key, index)
-        self._owners[ticket] = restoring
+        brought = restoring.waits[ticket] = _Brought(page, groups, key, index)
+        self._loads[ticket] = _Load(brought, [restoring])
+        self._tickets[key, groups] = ticket
 
     def _take_back(self, sequence: Sequence, restoring: Restoring) -> None:
         """It stands before pages that have not come: compute some of them after all?"""
@@ -220,21 +242,32 @@ class Restorer:
     def _ahead(self, restoring: Restoring) -> int:
         """Loads of others that come before the first of these."""
         first = min(restoring.waits)
-        return sum(ticket < first for ticket in self._owners)
+        return sum(ticket < first for ticket in self._loads)
 
     def _take(self, restoring: Restoring, ticket: Ticket) -> None:
-        """Nobody waits for a load any more."""
+        """This sequence does not wait for a load any more."""
         if not self._cancel(restoring, ticket):
-            del self._owners[ticket]
-            self._left[ticket] = restoring.waits.pop(ticket)
+            self._left[ticket] = self._end(ticket).brought
+            del restoring.waits[ticket]
 
     def _cancel(self, restoring: Restoring, ticket: Ticket) -> bool:
+        """False where nobody else waits for it and it has begun."""
+        owners = self._loads[ticket].owners
+        if len(owners) > 1:
+            owners.remove(restoring)
+            del restoring.waits[ticket]
+            return True
         if not self._tiers.cancel(ticket):
             return False
-        del self._owners[ticket]
-        page = restoring.waits.pop(ticket)
+        page = self._end(ticket).brought
+        del restoring.waits[ticket]
         self._table.release([page.page], page.groups)
         return True
+
+    def _end(self, ticket: Ticket) -> _Load:
+        load = self._loads.pop(ticket)
+        del self._tickets[load.brought.key, load.brought.groups]
+        return load
 
     def _is_somewhere(self, key: PageKey, group: int) -> bool:
         return self._table.knows(key, (group,)) or self._tiers.knows(key, group)
