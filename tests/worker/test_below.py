@@ -10,9 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from longspan.worker.attention.policy import FULL_MODEL, ModelPolicy
 from longspan.worker.generation.below import Below
 from longspan.worker.generation.limits import StepLimits
-from longspan.worker.generation.outcomes import Outcome, SequenceFinished, SequencePrefilled
+from longspan.worker.generation.outcomes import (
+    Outcome,
+    SequenceCancelled,
+    SequenceFinished,
+    SequencePrefilled,
+)
 from longspan.worker.generation.plan import SequenceId
 from longspan.worker.generation.scheduler import Scheduler
 from longspan.worker.generation.work import Work
@@ -27,7 +33,7 @@ from tests.worker.scheduling import (
     step,
     text,
 )
-from tests.worker.test_generation_policies import DROPPING
+from tests.worker.test_generation_policies import DROPPING, windowed_output
 from tests.worker.toy_tiers import ToyTiers
 
 PARITY = 16_384
@@ -334,9 +340,13 @@ def test_documents_at_several_times_the_pool_neither_block_nor_spoil_each_other(
         assert machine.model.output[who] == expected_output(text(200, number), 4)
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.data())
-def test_whatever_happens_answers_stay_and_pages_add_up(data: st.DataObject) -> None:
+@pytest.mark.parametrize("policy", [FULL_MODEL, DROPPING], ids=["full", "window"])
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_whatever_happens_answers_stay_and_pages_add_up(
+    policy: ModelPolicy, data: st.DataObject
+) -> None:
+    answer = expected_output if policy is FULL_MODEL else windowed_output
     rng = random.Random(data.draw(st.integers(0, 10**6)))
     machine = Machine(pages=rng.randint(20, 60), load_s=rng.choice([0.0, PAGE_S, 3 * PAGE_S]))
     prompts: dict[int, np.ndarray] = {}
@@ -344,20 +354,25 @@ def test_whatever_happens_answers_stay_and_pages_add_up(data: st.DataObject) -> 
     for number in range(rng.randint(2, 10)):
         shared = text(rng.randint(1, 120), rng.randint(0, 2))
         prompts[number] = np.concatenate((shared, text(rng.randint(0, 30), 50 + number)))
-        machine.scheduler.open(spec(number, prompts[number], max_tokens=rng.randint(1, 5)), 0.0)
+        tokens = rng.randint(1, 5)
+        machine.scheduler.open(spec(number, prompts[number], max_tokens=tokens, policy=policy), 0.0)
         for _ in range(rng.randint(0, 12)):
             machine.tiers.work(rng.randint(0, 3))
             outcomes += step(machine.scheduler, machine.model)
             if machine.tiers.kept and rng.random() < 0.05:
                 machine.tiers.lost.add(rng.choice(list(machine.tiers.kept)))
         if rng.random() < 0.2:
+            ended = machine.scheduler.cancel(SequenceId(rng.randint(0, number)))
+            outcomes += [ended] if ended is not None else []
+        if rng.random() < 0.2:
             outcomes += machine.finish()
             machine.restart()
     outcomes += machine.finish(moves=rng.randint(1, 20))
-    assert len(finished(outcomes)) == len(prompts)
-    for number, prompt in prompts.items():
-        output = machine.model.output[SequenceId(number)]
-        assert output == expected_output(prompt, len(output))
+    cancelled = [one for one in outcomes if isinstance(one, SequenceCancelled)]
+    assert len(finished(outcomes)) + len(cancelled) == len(prompts)
+    for sequence_id in finished(outcomes):
+        output = machine.model.output[sequence_id]
+        assert output == answer(prompts[int(sequence_id)], len(output))
     assert machine.scheduler.memory.free == machine.scheduler.memory.total
     assert machine.below.holds() == []
 
