@@ -36,6 +36,7 @@ from longspan.server.services.application import Application
 from longspan.server.services.intake import Intake
 from longspan.server.store.library import Library
 from longspan.server.text.tokeniser import load_tokenizer
+from longspan.server.tracing.tracing import Tracing
 from longspan.server.upload.desk import UploadDesk
 from longspan.server.workers import decoder_pool, encoder_pool, runtime_dir
 
@@ -94,6 +95,7 @@ async def running_server(
     """
     _check_before_loading(config)
     async with AsyncExitStack() as stack:
+        tracing = await stack.enter_async_context(Tracing.running(config.tracing))
         library = await stack.enter_async_context(Library(config.data_dir, config.limits))
         files = stack.enter_context(ThreadPoolExecutor(FILE_THREADS, "files"))
         health = Health()
@@ -125,6 +127,7 @@ async def running_server(
             decoder=decoder,
             kv=None if decoder is None else KvCache(decoder.dispatcher),
             results=results,
+            tracing=tracing,
         )
         if decoder is not None:
             keeping = asyncio.create_task(Keeper(decoder.dispatcher, library).run())

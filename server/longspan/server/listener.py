@@ -14,6 +14,7 @@ from longspan.server.errors import ConfigError
 from longspan.server.health import Health
 from longspan.server.services.application import Application
 from longspan.server.services.cache_service import CacheService
+from longspan.server.services.call_interceptor import CallInterceptor
 from longspan.server.services.document_service import DocumentService
 from longspan.server.services.errors_interceptor import ErrorsInterceptor
 from longspan.server.services.inference_service import InferenceService
@@ -64,7 +65,7 @@ class Listener:
         self._health = health
         limits = config.limits
         self._api = grpc.aio.server(
-            interceptors=[ErrorsInterceptor()],
+            interceptors=[CallInterceptor(application.tracing), ErrorsInterceptor()],
             options=_options(limits.message_bytes),
             maximum_concurrent_rpcs=FUSE_FACTOR * limits.requests,
         )

@@ -8,9 +8,8 @@ import logging
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
 
+from longspan.server.pool.stderr_line import parse_line
 from longspan.server.pool.stderr_tail import StderrTail
-
-_log = logging.getLogger(__name__)
 
 
 class ChildProcess:
@@ -76,4 +75,8 @@ class ChildProcess:
         assert stream is not None
         while data := await stream.read(4096):
             for line in self._tail.feed(data):
-                _log.info("%s: %s", self._name, line)
+                said = parse_line(line)
+                log = logging.getLogger(said.logger or __name__)
+                log.log(
+                    said.level, "%s: %s", self._name, said.message, extra={"worker": self._name}
+                )

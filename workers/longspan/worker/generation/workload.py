@@ -125,6 +125,11 @@ class Generation:
         """Of the worker's whole pool."""
         return PageCounts(self._table.used, self._table.cached)
 
+    @property
+    def restoring(self) -> Mapping[SequenceId, int]:
+        """How many pages are on their way back from RAM or disk, by job."""
+        return self._scheduler.restoring
+
     def handle(self, request: pb.ExecuteRequest, now: float) -> list[pb.Event]:
         """Take an Open, an Append or a Cancel."""
         match request.WhichOneof("command"):
