@@ -84,6 +84,12 @@ class Collector(pb_grpc.TraceServiceServicer):
         found = [s for s in self.spans if s.attributes.get("longspan.request_id") == request_id]
         return found[0] if found else None
 
+    def child(self, parent: Received, name: str) -> Received | None:
+        """The one span of a name below another."""
+        found = [s for s in self.spans if (s.parent_id, s.name) == (parent.span_id, name)]
+        assert len(found) < 2
+        return found[0] if found else None
+
     def trace(self, trace_id: str) -> list[Received]:
         """The spans of one trace, in the order of their beginnings."""
         spans = [span for span in self.spans if span.trace_id == trace_id]
@@ -92,7 +98,7 @@ class Collector(pb_grpc.TraceServiceServicer):
     async def until(self, condition: Callable[[], Any], at_most_s: float = WAIT_S) -> Any:
         """Wait for spans; returns what the condition found."""
         async with asyncio.timeout(at_most_s):
-            while not (found := condition()):
+            while not (found := condition()):  # noqa: ASYNC110 (another thread brings them)
                 await asyncio.sleep(0.02)
         return found
 

@@ -55,7 +55,8 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             # The end of a traceback says most.
             entry["exception"] = self.formatException(record.exc_info)[-EXCEPTION_CHARS:]
-        return json.dumps(entry, ensure_ascii=False, default=str)
+        # ASCII, so that no text can break a line or the stream's encoding.
+        return json.dumps(entry, default=str)
 
 
 def _cut(text: str, chars: int) -> str:

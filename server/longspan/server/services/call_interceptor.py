@@ -18,6 +18,9 @@ from longspan.server.tracing import names
 from longspan.server.tracing.outcome import end_call
 from longspan.server.tracing.tracing import Tracing
 
+DEADLINE_SLACK_S = 0.1
+"""A client that gives up at its deadline is heard a moment before the server's own clock ends."""
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -104,7 +107,7 @@ async def _tell_id(call: CurrentCall, context: Context) -> None:
 def _cut(context: Context) -> grpc.StatusCode:
     """The handler was cancelled: by the deadline, by the client, or as the server stops."""
     remaining_s = context.time_remaining()
-    if remaining_s is not None and remaining_s <= 0:
+    if remaining_s is not None and remaining_s <= DEADLINE_SLACK_S:
         return grpc.StatusCode.DEADLINE_EXCEEDED
     return grpc.StatusCode.CANCELLED
 

@@ -46,6 +46,7 @@ def note_completed(completed: pb.Completed) -> None:
             names.CACHED_TOKENS: usage.cached_tokens,
             names.FINISH_REASONS: [_finish_reason(completed)],
             names.DOCUMENTS: len(completed.documents),
+            names.FIRST_CHUNK_S: _first_chunk_s(completed),
             names.RETRIES: usage.retries,
             names.ANSWER_CACHE: cache,
             names.ATTENTION: completed.attention.policy,
@@ -75,6 +76,14 @@ def note_stored(document: document_pb2.Document) -> None:
         }
     )
     call.usage |= {"bytes": document.size_bytes, "input_tokens": document.tokens}
+
+
+def _first_chunk_s(completed: pb.Completed) -> float:
+    """Seconds from the arrival of the request to the first piece of its answer."""
+    timings = completed.timings
+    return timings.upload.ToTimedelta().total_seconds() + (
+        timings.first_delta.ToTimedelta().total_seconds()
+    )
 
 
 def _finish_reason(completed: pb.Completed) -> str:

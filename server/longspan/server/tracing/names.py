@@ -32,6 +32,7 @@ RESPONSE_MODEL: Final = "gen_ai.response.model"
 FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
 INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
 OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+FIRST_CHUNK_S: Final = "gen_ai.response.time_to_first_chunk"
 CACHED_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
 
 REQUEST_ID: Final = "longspan.request_id"
