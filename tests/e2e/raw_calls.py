@@ -35,19 +35,23 @@ class Refusal:
     reason: str
     metadata: dict[str, str] = field(default_factory=dict)
     retry_after_s: float | None = None
+    request_id: str = ""
 
     @classmethod
     def of(cls, error: Any) -> Refusal:
         """Read the details; those of gRPC itself have no reason."""
         info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        request = error_details_pb2.RequestInfo()
         retry_after_s = None
         status = rpc_status.from_call(error)
         for detail in status.details if status is not None else ():
             detail.Unpack(info)
+            detail.Unpack(request)
             if detail.Unpack(retry):
                 retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
         message, metadata = error.details() or "", dict(info.metadata)
-        return cls(error.code(), message, info.reason, metadata, retry_after_s)
+        code, name = error.code(), request.request_id
+        return cls(code, message, info.reason, metadata, retry_after_s, name)
 
 
 def header(**fields: Any) -> documents_pb.UploadRequest:

@@ -21,13 +21,13 @@ from longspan.client._exceptions import (
 )
 from longspan.client._health import METHOD, as_it_is
 from longspan.client._retry import Patience
+from longspan.client._tracing import Metadata, trace_metadata
 from longspan.v1 import (
     cache_service_pb2_grpc,
     document_service_pb2_grpc,
     inference_service_pb2_grpc,
 )
 
-Metadata = tuple[tuple[str, str], ...]
 Result = TypeVar("Result")
 
 
@@ -46,7 +46,7 @@ class AsyncWire:
         self._timeout = timeout
         self._retry = retry
         self._connected = False
-        self.metadata = metadata
+        self._metadata = metadata
         self.channel = (
             grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
             if credentials is None
@@ -56,6 +56,11 @@ class AsyncWire:
         self.inference = inference_service_pb2_grpc.InferenceServiceStub(self.channel)
         self.caches = cache_service_pb2_grpc.CacheServiceStub(self.channel)
         self.health = self.channel.unary_unary(METHOD, as_it_is, as_it_is)
+
+    @property
+    def metadata(self) -> Metadata:
+        """What goes with a call that begins now, its place in the caller's trace included."""
+        return (*self._metadata, *trace_metadata())
 
     def deadline(self) -> Deadline:
         """The end of a call that begins now."""

@@ -52,6 +52,7 @@ def translate(failure: Failure) -> LongspanError:
         code=code.name,
         metadata=dict(info.metadata) if info else None,
         retry_after_s=retry_after_s,
+        request_id=_request_id(status),
     )
 
 
@@ -90,6 +91,13 @@ def _details(
                 error_details_pb2.RetryInfo.FromString(packed.value).retry_delay
             )
     return info, retry_after_s
+
+
+def _request_id(status: status_pb2.Status | None) -> str:
+    for packed in status.details if status else ():
+        if packed.Is(error_details_pb2.RequestInfo.DESCRIPTOR):
+            return str(error_details_pb2.RequestInfo.FromString(packed.value).request_id)
+    return ""
 
 
 def _seconds(duration: duration_pb2.Duration) -> float:

@@ -1,6 +1,6 @@
 """Everything that can go wrong, by name.
 
-    LongspanError                     reason, code, message, metadata, retry_after_s
+    LongspanError                     reason, code, message, metadata, retry_after_s, request_id
     ├── InvalidRequest                field
     │   ├── InvalidUtf8               byte_offset
     │   ├── ChunkTooLarge
@@ -55,6 +55,7 @@ class LongspanError(Exception):
         code: name of the gRPC status, as in ``NOT_FOUND``; empty likewise.
         metadata: details by name, as the server sent them.
         retry_after_s: when the server asks to try again, or None.
+        request_id: under which the server's log knows the call; empty where it told none.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class LongspanError(Exception):
         code: str = "",
         metadata: Mapping[str, str] | None = None,
         retry_after_s: float | None = None,
+        request_id: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -72,6 +74,7 @@ class LongspanError(Exception):
         self.code = code
         self.metadata: Mapping[str, str] = dict(metadata or {})
         self.retry_after_s = retry_after_s
+        self.request_id = request_id
 
     def _number(self, name: str) -> int | None:
         value = self.metadata.get(name, "")

@@ -22,6 +22,7 @@ from longspan.client._exceptions import (
 )
 from longspan.client._health import METHOD, REQUEST, as_it_is
 from longspan.client._retry import Patience
+from longspan.client._tracing import Metadata, trace_metadata
 from longspan.client._watchdog import Watch, Watchdog
 from longspan.v1 import (
     cache_service_pb2_grpc,
@@ -29,7 +30,6 @@ from longspan.v1 import (
     inference_service_pb2_grpc,
 )
 
-Metadata = tuple[tuple[str, str], ...]
 Result = TypeVar("Result")
 
 
@@ -49,7 +49,7 @@ class SyncWire:
         self._retry = retry
         self._connected = False
         self._closed = threading.Event()
-        self.metadata = metadata
+        self._metadata = metadata
         self.channel = (
             grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
             if credentials is None
@@ -59,6 +59,11 @@ class SyncWire:
         self.inference = inference_service_pb2_grpc.InferenceServiceStub(self.channel)
         self.caches = cache_service_pb2_grpc.CacheServiceStub(self.channel)
         self.health = self.channel.unary_unary(METHOD, as_it_is, as_it_is)
+
+    @property
+    def metadata(self) -> Metadata:
+        """What goes with a call that begins now, its place in the caller's trace included."""
+        return (*self._metadata, *trace_metadata())
 
     def deadline(self) -> Deadline:
         """The end of a call that begins now."""

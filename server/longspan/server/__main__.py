@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from longspan.server.aio import cancel_and_wait
 from longspan.server.config import Config, load_config
 from longspan.server.errors import ConfigError
+from longspan.server.logs.setup import log_to_stderr
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT; return the exit status."""
     try:
         config = load_config(sys.argv[1:] if arguments is None else arguments)
-        _log_to_stderr(config)
+        log_to_stderr(config.log_level, config.log_format)
         return _run(config)
     except ConfigError as error:
         print(f"longspan serve: {error}", file=sys.stderr)
@@ -93,14 +94,6 @@ def _announce(config: Config, port: int) -> None:
         aside = config.ready_file.with_name(f"{config.ready_file.name}.tmp")
         aside.write_text(json.dumps({"port": port}), "utf-8")
         aside.replace(config.ready_file)
-
-
-def _log_to_stderr(config: Config) -> None:
-    logging.basicConfig(
-        level=config.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        stream=sys.stderr,
-    )
 
 
 if __name__ == "__main__":

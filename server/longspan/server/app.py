@@ -39,6 +39,7 @@ from longspan.server.services.application import Application
 from longspan.server.services.intake import Intake
 from longspan.server.store.library import Library
 from longspan.server.text.tokeniser import load_tokenizer
+from longspan.server.tracing.tracing import Tracing
 from longspan.server.upload.desk import UploadDesk
 from longspan.server.workers import decoder_pool, encoder_pool, runtime_dir
 
@@ -107,6 +108,7 @@ async def running_server(
     async with AsyncExitStack() as stack:
         metrics = Metrics()
         exporter = await _export(config, metrics, stack)
+        tracing = await stack.enter_async_context(Tracing.running(config.tracing))
         library = await stack.enter_async_context(Library(config.data_dir, config.limits))
         files = stack.enter_context(ThreadPoolExecutor(FILE_THREADS, "files"))
         health = Health()
@@ -145,6 +147,7 @@ async def running_server(
             kv=None if decoder is None else KvCache(decoder.dispatcher),
             results=results,
             metrics=metrics,
+            tracing=tracing,
         )
         if exporter is not None:
             _sample(application, metrics, stack)

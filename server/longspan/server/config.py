@@ -36,6 +36,7 @@ from pydantic_settings.exceptions import SettingsError
 from longspan.server.errors import ConfigError
 from longspan.server.limits import Limits
 from longspan.server.metrics.settings import MetricsSettings
+from longspan.server.tracing.settings import TracingSettings
 
 PREFIX = "LONGSPAN_"
 # The client's own variable, which a shared environment may hold.
@@ -159,6 +160,10 @@ class Config(BaseSettings):
         None, description='written once the server is serving, as {"port": N}'
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = Field(
+        "text", description="of the log on standard error: lines, or one JSON object a line"
+    )
+    tracing: TracingSettings = TracingSettings()
     limits: Limits = Limits()
     metrics: MetricsSettings = MetricsSettings()
 

@@ -14,6 +14,7 @@ from longspan.server.errors import ConfigError
 from longspan.server.health import Health
 from longspan.server.services.application import Application
 from longspan.server.services.cache_service import CacheService
+from longspan.server.services.call_interceptor import CallInterceptor
 from longspan.server.services.document_service import DocumentService
 from longspan.server.services.errors_interceptor import ErrorsInterceptor
 from longspan.server.services.inference_service import InferenceService
@@ -66,7 +67,11 @@ class Listener:
         limits = config.limits
         self._api = grpc.aio.server(
             # In this order: what stands before sees the statuses of what stands behind.
-            interceptors=[MetricsInterceptor(application.metrics), ErrorsInterceptor()],
+            interceptors=[
+                CallInterceptor(application.tracing),
+                MetricsInterceptor(application.metrics),
+                ErrorsInterceptor(),
+            ],
             options=_options(limits.message_bytes),
             maximum_concurrent_rpcs=FUSE_FACTOR * limits.requests,
         )

@@ -55,6 +55,8 @@ def decoder_pool(config: Config, folder: Path, runtime_dir: Path | None) -> Pool
         named = ["--role", "decoder", "--model", str(folder), "--dtype", config.dtype]
         named += ["--device", bound(config.device, slot), "--replicas", str(replicas)]
         named += ["--attention", config.attention]
+        if config.tracing.endpoint is not None:
+            named += ["--tracing-endpoint", config.tracing.endpoint]
         return [*_worker(config, socket), *named, *_sizes(config), *_tiers(config)]
 
     return PoolConfig(
@@ -114,6 +116,7 @@ def _of_encoder(config: Config) -> tuple[str, str]:
 
 def _worker(config: Config, socket: Path) -> list[str]:
     command = [sys.executable, "-m", "longspan.worker", "--watch-stdin", "--socket", str(socket)]
+    command += ["--log-level", config.log_level]
     if config.worker_threads is not None:
         command += ["--threads", str(config.worker_threads)]
     return command

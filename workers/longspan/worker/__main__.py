@@ -11,6 +11,7 @@ from pathlib import Path
 
 from longspan.worker.allocator import one_arena
 from longspan.worker.failures import StartFailure, UnforeseenFailure, loading
+from longspan.worker.logs import log_to_stderr
 
 
 def positive(text: str) -> int:
@@ -88,6 +89,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--kv-disk-share", type=float, default=1.0, help="what part of it a tenant may take"
     )
     parser.add_argument(
+        "--tracing-endpoint", help="OTLP collector of a decoder's spans (default: none)"
+    )
+    parser.add_argument(
+        "--log-level", choices=["debug", "info", "warning", "error"], default="info"
+    )
+    parser.add_argument(
         "--watch-stdin", action="store_true", help="end when standard input reaches its end"
     )
     return parser.parse_args(argv)
@@ -98,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = vars(parse(argv))
     os.umask(0o077)
     one_arena()
+    log_to_stderr(options.pop("log_level"))
     watch_stdin = options.pop("watch_stdin")
     if watch_stdin:
         from longspan.worker.parent import die_with_parent

@@ -28,3 +28,4 @@ class WorkerOptions:
     kv_disk_bytes: int = 0
     kv_disk_floor: int = 0
     kv_disk_share: float = 1.0
+    tracing_endpoint: str | None = None

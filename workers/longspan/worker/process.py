@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -21,6 +22,8 @@ from longspan.worker.limits import MESSAGE_BYTES
 from longspan.worker.options import WorkerOptions
 from longspan.worker.served import Served
 from longspan.worker.service import WorkerService
+
+_log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 1.0
 SOCKET_PATH_BYTES = 107
@@ -52,7 +55,12 @@ def load(options: WorkerOptions) -> Served:
         if options.role == "decoder":
             from longspan.worker.generation.serving import serve_decoder
 
-            return serve_decoder(options)
+            served = serve_decoder(options)
+            if options.tracing_endpoint is None:
+                return served
+            from longspan.worker.tracing.opening import traced
+
+            return traced(served, options.tracing_endpoint)
         from longspan.worker.encoding.serving import serve_encoder
 
         return serve_encoder(options)
@@ -67,7 +75,9 @@ async def serve(path: Path, served: Served, thread: Executor) -> None:
     server = bind(path, service)
     engine.start(thread)
     await server.start()
+    _log.info("serving %s on %s", served.ready.ready.model, served.ready.ready.device)
     await stop.wait()
+    _log.info("stopping")
     await asyncio.to_thread(engine.stop)
     service.stop()
     await server.stop(STOP_GRACE_S)

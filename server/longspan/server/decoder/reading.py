@@ -15,6 +15,8 @@ from longspan.server.aio import cancel_and_wait, in_thread
 from longspan.server.index.growth import Growth
 from longspan.server.text.tokeniser import StreamingTokeniser, TokenPiece
 from longspan.server.text.utf8 import IncrementalUtf8
+from longspan.server.tracing import names
+from longspan.server.tracing.spans import span
 
 READ_BYTES = 64 << 10
 
@@ -44,6 +46,7 @@ class Reading:
         self._tokeniser = StreamingTokeniser(tokenizer)
         self._take = take
         self._threads = threads
+        self._pieces = 0
         self.tokens = 0
 
     async def run(self) -> None:
@@ -53,6 +56,14 @@ class Reading:
             InvalidUtf8: the document is not text.
             LongspanError: what ``take`` raised.
         """
+        with span(names.TOKENISE) as tokenise:
+            try:
+                await self._follow()
+            finally:
+                tokenise.set_attribute(names.PIECES, self._pieces)
+                tokenise.set_attribute(names.TOKENS, self.tokens)
+
+    async def _follow(self) -> None:
         offset = 0
         while await self._growth.wait_beyond(offset):
             size = min(READ_BYTES, self._growth.size_bytes - offset)
@@ -68,6 +79,7 @@ class Reading:
         return self._tokeniser.finish()
 
     def _add(self, pieces: Sequence[TokenPiece]) -> None:
+        self._pieces += 1
         for piece in pieces:
             self._take(piece.ids)
             self.tokens += len(piece.ids)

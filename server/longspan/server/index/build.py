@@ -21,6 +21,8 @@ from longspan.server.index.growth import Growth
 from longspan.server.index.passage_index import PassageIndex
 from longspan.server.index.text_pipeline import TextPipeline
 from longspan.server.text.passages import Passage
+from longspan.server.tracing import names
+from longspan.server.tracing.spans import span
 
 READ_BYTES = 64 << 10
 BATCH_TEXTS = 32
@@ -84,14 +86,23 @@ class Build:
         return await in_thread(self._threads, freeze)
 
     async def _read(self) -> None:
-        offset = 0
+        with span(names.TOKENISE) as tokenise:
+            pieces = await self._follow()
+            tokenise.set_attribute(names.PIECES, pieces)
+            tokenise.set_attribute(names.TOKENS, self.progress.tokens)
+
+    async def _follow(self) -> int:
+        """Read to the end; returns in how many pieces."""
+        offset, pieces = 0, 1
         while await self._growth.wait_beyond(offset):
             size = min(READ_BYTES, self._growth.size_bytes - offset)
             self._add(await in_thread(self._threads, partial(self._feed, offset, size)))
             offset += size
+            pieces += 1
         last = await in_thread(self._threads, self._pipeline.finish)
         self._reading = False
         self._add(last)
+        return pieces
 
     def _feed(self, offset: int, size: int) -> list[Passage]:
         return self._pipeline.feed(self._growth.read(offset, size))
@@ -103,11 +114,21 @@ class Build:
         self._more.set()
 
     async def _embed(self) -> None:
+        with span(names.EMBED) as embed:
+            count = await self._embed_batches()
+            embed.set_attribute(names.BATCHES, count)
+            embed.set_attribute(names.PASSAGES, self.progress.passages)
+
+    async def _embed_batches(self) -> int:
+        """Embed to the end; returns in how many batches."""
+        count = 0
         async with asyncio.TaskGroup() as batches:
             while await self._passages_wait():
                 await self._slots.acquire()
                 first, texts = self._index.take(max_texts=BATCH_TEXTS, max_tokens=BATCH_TOKENS)
                 batches.create_task(self._embed_batch(first, texts))
+                count += 1
+        return count
 
     async def _passages_wait(self) -> bool:
         while not self._index.waiting and self._reading:

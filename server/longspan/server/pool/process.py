@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from longspan.server.pool.forked import ForkedProcess
+from longspan.server.pool.stderr_line import parse_line
 from longspan.server.pool.stderr_tail import StderrTail
 
 _log = logging.getLogger(__name__)
@@ -91,4 +92,8 @@ class ChildProcess:
         assert stream is not None
         while data := await stream.read(4096):
             for line in self._tail.feed(data):
-                _log.info("%s: %s", self._name, line)
+                said = parse_line(line)
+                log = logging.getLogger(said.logger or __name__)
+                log.log(
+                    said.level, "%s: %s", self._name, said.message, extra={"worker": self._name}
+                )

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 
+from longspan.server.pool.stderr_line import parse_line
+
 
 class StderrTail:
-    """Splits bytes into lines; bounded in lines and in the length of each."""
+    """Splits bytes into lines; bounded in lines and in the length of each.
+
+    It remembers those that may explain a death.
+    """
 
     def __init__(self, *, lines: int = 20, line_bytes: int = 2000) -> None:
         self._line_bytes = line_bytes
@@ -18,7 +23,7 @@ class StderrTail:
         *complete, partial = (self._partial + data).split(b"\n")
         self._partial = partial[: self._line_bytes]
         lines = [self._text(line) for line in complete if line.strip()]
-        self._lines.extend(lines)
+        self._lines.extend(line for line in lines if parse_line(line).explains)
         return lines
 
     def last(self) -> str:

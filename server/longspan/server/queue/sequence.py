@@ -16,6 +16,7 @@ from longspan.server.queue.job import Job, Subject, deadline_error
 from longspan.server.queue.output import Output
 from longspan.server.queue.prompt import Prompt
 from longspan.server.queue.request import RequestInfo
+from longspan.server.queue.waiting_span import WaitingSpan
 
 PAGE_TOKENS = 256
 """Tokens of a worker's KV page."""
@@ -69,6 +70,7 @@ class Sequence:
         missing: those before the task that were found nowhere; all only grow.
         furthest: tokens read and generated when a worker was furthest.
         feed: None while no worker has it.
+        waiting: its time in the queue, as a trace has it.
 
     Args:
         attention: name of the policy that it is read under, on whichever worker.
@@ -93,6 +95,7 @@ class Sequence:
         self.kept_as = request.kept_as
         self.forgotten = False
         self.output = Output()
+        self.waiting = WaitingSpan()
         self.feed: Feed | None = None
         self.prefilled = 0
         self.cached = 0
@@ -156,6 +159,7 @@ class Sequence:
     def close(self) -> None:
         """The caller looks no more."""
         self._left = True
+        self.waiting.left()
 
     def reached(self, tokens: int) -> bool:
         """A worker has read and made so many tokens; True when that clears the sequence."""

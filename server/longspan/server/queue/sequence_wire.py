@@ -37,6 +37,7 @@ def open_command(
     subject: str,
     delivered: bytes,
     now: float,
+    trace: Mapping[str, str],
 ) -> pb.ExecuteRequest:
     """The command that opens a sequence.
 
@@ -45,6 +46,7 @@ def open_command(
         attention: name of its policy.
         subject: whose pages it computes.
         delivered: ids of the tokens that an earlier worker generated.
+        trace: W3C headers of the request.
     """
     deadline_ms = 0
     if job.deadline_s is not None:
@@ -62,6 +64,7 @@ def open_command(
             attention=attention,
             task_start=_task_start(prompt, given),
             subject=subject,
+            trace=trace,
         )
     )
 

@@ -176,6 +176,7 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
             subject=work.kept_as,
             delivered=work.output.ids,
             now=self._loop.time(),
+            trace=work.waiting.given(worker.name),
         )
         worker.send(command)
         self._feed_more(worker, work)
@@ -268,6 +269,7 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
         self._pump()
 
     def _lost(self, work: Sequence, worker: Worker) -> None:
+        work.waiting.lost(worker.name)
         if not work.lost():
             self._quarantine.cleared(work.job.job_id)
 

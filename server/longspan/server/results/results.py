@@ -24,6 +24,8 @@ from longspan.server.results.recorder import Recorder
 from longspan.server.results.stats import Counts, ResultStats
 from longspan.server.results.tiers import Tiers
 from longspan.server.services.wire import Outgoing
+from longspan.server.tracing import names
+from longspan.server.tracing.spans import span
 
 # Answers that are being kept at once; one that comes on top is not kept.
 KEEPING = 64
@@ -197,7 +199,10 @@ class Results:
 
     async def _make(self, flight: Flight, request: Request, run: Run, recorder: Recorder) -> None:
         try:
-            found = await self._tiers.find(request.key, request.owner)
+            with span(names.LOOKUP) as lookup:
+                found = await self._tiers.find(request.key, request.owner)
+                level = "miss" if found is None else found.level.value
+                lookup.set_attribute(names.ANSWER_CACHE, level)
             self._metrics.looked_up(
                 None if found is None else found.level,
                 first=self._tiers.first is not None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from longspan.server.current_call import known_as
 from longspan.server.errors import Draining, QueueFull
 from longspan.server.identity import TENANT_KEY, Tenant, resolve_tenant
 from longspan.server.limits import Limits
@@ -96,9 +96,10 @@ class Admission:
         remaining_s = context.time_remaining()
         metadata = dict(context.invocation_metadata() or ())
         claimed = metadata.get(TENANT_KEY)
+        tenant = resolve_tenant(None if claimed is None else str(claimed), trusted=self._trusted)
         return Call(
-            request_id=RequestId(f"req_{uuid.uuid4().hex}"),
-            tenant=resolve_tenant(None if claimed is None else str(claimed), trusted=self._trusted),
+            request_id=RequestId(known_as(tenant)),
+            tenant=tenant,
             deadline_s=None if remaining_s is None else now_s + remaining_s,
             arrived_s=now_s,
         )

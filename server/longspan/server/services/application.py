@@ -16,6 +16,8 @@ from longspan.server.results.results import Results
 from longspan.server.services.admission import Admission
 from longspan.server.services.intake import Intake
 from longspan.server.store.library import Library
+from longspan.server.tasks.method import Method
+from longspan.server.tracing.tracing import Tracing
 from longspan.server.upload.desk import UploadDesk
 
 RETRY_S = 60.0
@@ -41,6 +43,7 @@ class Application:
     kv: KvCache | None
     results: Results
     metrics: Metrics
+    tracing: Tracing
 
     def require_embedder(self) -> Embedder:
         """The embedder.
@@ -54,6 +57,11 @@ class Application:
                 retry_after_s=RETRY_S,
             )
         return self.embedder
+
+    def model_name(self, method: Method) -> str:
+        """The model that answers by a method; empty where there is none."""
+        part = self.decoder if method is Method.GENERATIVE else self.embedder
+        return "" if part is None else part.model.model
 
     def position(self, request_id: RequestId) -> int:
         """Jobs ahead of a request; 0 when none of its own wait."""

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
+from longspan.server.current_call import current_call
 from longspan.server.errors import LongspanError
-from longspan.server.services.statuses import fault_status, to_status
+from longspan.server.services.handlers import Behaviour, kind_of
+from longspan.server.services.statuses import fault_status, name_request, to_status
 from longspan.server.services.wire import Malformed, malformed
 
 log = logging.getLogger(__name__)
-
-Behaviour = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
 
 
 class ErrorsInterceptor(grpc.aio.ServerInterceptor):
@@ -37,16 +37,6 @@ class ErrorsInterceptor(grpc.aio.ServerInterceptor):
             request_deserializer=_tolerant(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
-
-
-def kind_of(handler: Any) -> tuple[Callable[..., Any], Behaviour]:
-    """What makes a handler of the same kind, and what this one does."""
-    if handler.unary_unary:
-        return grpc.unary_unary_rpc_method_handler, handler.unary_unary
-    if handler.unary_stream:
-        return grpc.unary_stream_rpc_method_handler, handler.unary_stream
-    assert handler.stream_stream
-    return grpc.stream_stream_rpc_method_handler, handler.stream_stream
 
 
 def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -78,7 +68,9 @@ def _guard(behaviour: Behaviour, method: str) -> Behaviour:
                 log.debug("%s: the client is gone, or the server stopped", method)
                 raise asyncio.CancelledError from error
             error_id, status = fault_status()
-            log.exception("%s failed, error id %s", method, error_id)
+            log.exception("%s failed, error id %s", method, error_id, extra={"error_id": error_id})
+        if (call := current_call()) is not None:
+            name_request(status, call.request_id)
         await context.abort_with_status(rpc_status.to_status(status))
 
     return guarded

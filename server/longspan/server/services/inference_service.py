@@ -17,6 +17,7 @@ from longspan.server.services.progressing import Progressing
 from longspan.server.services.wire import Context, Inbox, Outbox
 from longspan.server.tasks.method import Method, choose_method
 from longspan.server.tasks.task import check_task
+from longspan.server.tracing.answers import note_task
 from longspan.v1 import document_pb2, inference_service_pb2_grpc
 from longspan.v1 import inference_service_pb2 as pb
 
@@ -81,6 +82,7 @@ class InferenceService(inference_service_pb2_grpc.InferenceServiceServicer):
             assert decoder is not None
             answering = Generative(self._app, decoder)
             behind = document_pb2.STAGE_PREFILLING
+        note_task(task, method, self._app.model_name(method))
         progress = Progressing(lambda: self._app.position(call.request_id), behind=behind)
         clock = Clock.started(call.arrived_s)
         kind = message.WhichOneof("kind")

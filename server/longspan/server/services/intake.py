@@ -20,6 +20,8 @@ from longspan.server.services.progressing import Progressing
 from longspan.server.services.reception import Behind, Reception, accepted
 from longspan.server.services.wire import Inbox, Outgoing
 from longspan.server.store.records import StoredDocument
+from longspan.server.tracing import names
+from longspan.server.tracing.spans import span
 from longspan.server.upload.desk import Header, UploadDesk
 from longspan.server.upload.session import ReceivingSession, Session
 
@@ -79,7 +81,11 @@ class Intake:
                     session, hold, lambda ack: outbox.send(ack=ack), self._metrics, behind
                 )
                 progress.acknowledge = reception.acknowledge
-                document = await reception.receive(inbox.read_unless_lost)
+                with span(names.UPLOAD, {names.UPLOAD_ID: session.upload.upload_id}) as upload:
+                    upload.set_attribute(names.RESUMED_AT, session.committed_bytes)
+                    document = await reception.receive(inbox.read_unless_lost)
+                    upload.set_attribute(names.BYTES, document.size_bytes)
+                    upload.set_attribute(names.DOCUMENT_ID, document.document_id)
                 progress.received(document)
                 yield document, behind
 

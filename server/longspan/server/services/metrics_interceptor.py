@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Any
 
 import grpc
 
 from longspan.server.metrics.metrics import Metrics
-from longspan.server.services.errors_interceptor import Behaviour, kind_of
+from longspan.server.services.endings import code_of
+from longspan.server.services.handlers import Behaviour, kind_of
 from longspan.server.services.refusals import REASONS, refusal_of
-
-# A client gives up at its deadline, and says so a moment before the server's own clock does.
-DEADLINE_SLACK_S = 0.05
 
 
 class MetricsInterceptor(grpc.aio.ServerInterceptor):
@@ -46,34 +43,21 @@ class MetricsInterceptor(grpc.aio.ServerInterceptor):
         async def measured(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             self._rpcs.started(method)
             started = time.perf_counter()
-            status = grpc.StatusCode.UNKNOWN.name
+            error: BaseException | None = None
             try:
-                response = await behaviour(request, context)
-                status = grpc.StatusCode.OK.name
-                return response
-            except asyncio.CancelledError:
-                status = _cut(context)
-                raise
-            except grpc.aio.AbortError:
-                status = _name(context.code())
-                refusal = refusal_of(context.trailing_metadata())  # type: ignore[arg-type]
-                if refusal is not None:
-                    self._requests.rejected(refusal)
+                return await behaviour(request, context)
+            except BaseException as raised:
+                error = raised
                 raise
             finally:
-                self._rpcs.ended(method, status, time.perf_counter() - started)
+                code = code_of(error, context)
+                self._rpcs.ended(method, code.name, time.perf_counter() - started)
+                if isinstance(error, grpc.aio.AbortError):
+                    self._note_refusal(context)
 
         return measured
 
-
-def _name(code: object) -> str:
-    """The name of the code that a call was aborted with."""
-    return code.name if isinstance(code, grpc.StatusCode) else grpc.StatusCode.UNKNOWN.name
-
-
-def _cut(context: grpc.aio.ServicerContext[Any, Any]) -> str:
-    """The status of a call that was ended from outside: by the client, or by its deadline."""
-    remaining_s = context.time_remaining()
-    if remaining_s is not None and remaining_s <= DEADLINE_SLACK_S:
-        return grpc.StatusCode.DEADLINE_EXCEEDED.name
-    return grpc.StatusCode.CANCELLED.name
+    def _note_refusal(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        refusal = refusal_of(context.trailing_metadata())  # type: ignore[arg-type]
+        if refusal is not None:
+            self._requests.rejected(refusal)

@@ -87,6 +87,11 @@ def fault_status() -> tuple[str, status_pb2.Status]:
     )
 
 
+def name_request(status: status_pb2.Status, request_id: str) -> None:
+    """Add the id under which the server's log and traces know the request."""
+    status.details.append(_pack(error_details_pb2.RequestInfo(request_id=request_id)))
+
+
 def _info(reason: str, metadata: Mapping[str, str]) -> any_pb2.Any:
     return _pack(
         error_details_pb2.ErrorInfo(
@@ -98,7 +103,8 @@ def _info(reason: str, metadata: Mapping[str, str]) -> any_pb2.Any:
 def _pack(
     message: error_details_pb2.ErrorInfo
     | error_details_pb2.RetryInfo
-    | error_details_pb2.BadRequest,
+    | error_details_pb2.BadRequest
+    | error_details_pb2.RequestInfo,
 ) -> any_pb2.Any:
     packed = any_pb2.Any()
     packed.Pack(message)

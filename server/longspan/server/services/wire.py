@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import grpc
 
 from longspan.server.errors import DeadlineExceeded, InvalidRequest, UploadBusy
+from longspan.server.tracing.answers import note_completed, note_stored
 from longspan.server.upload.desk import Hold
 
 Request = TypeVar("Request")
@@ -89,5 +90,9 @@ class Outbox:
 
     async def send(self, **event: Any) -> None:
         """Send one event, as in ``send(ack=...)``; waits while the client does not read."""
+        if "completed" in event:
+            note_completed(event["completed"])
+        elif "stored" in event:
+            note_stored(event["stored"].document)
         async with self._lock:
             await self._context.write(self._response(**event))

@@ -16,6 +16,8 @@ from longspan.server.tasks.candidates import Candidates, Place, Sentence, embed_
 from longspan.server.tasks.content import Content
 from longspan.server.tasks.ranking import overlap, word_scores
 from longspan.server.text.terms import ideographic_share, terms
+from longspan.server.tracing import names
+from longspan.server.tracing.spans import span
 
 # More passages than citations are read closely: their sentences help to order them.
 CLOSE_READING = 5
@@ -76,17 +78,24 @@ class Asked:
     async def answer(self, contents: Sequence[Content]) -> AsyncIterator[AnswerEvent]:
         """Yield each citation after the line that quotes it; nothing if there is no answer."""
         self.task_tokens += len(self.question.ids)
-        threads = self.embedder.threads
-        places = await in_thread(threads, lambda: self._closest(contents))
-        if not places:
-            return
-        candidates = await embed_sentences(list(places), self.embedder, self.request)
-        self.task_tokens += candidates.tokens
-        best = await in_thread(threads, lambda: self._best_sentences(places, candidates))
-        for index, found in enumerate(best[: self.max_citations], start=1):
+        with span(names.RANK) as rank:
+            best = await self._rank(contents)
+            rank.set_attribute(names.CITATIONS, len(best))
+        for index, found in enumerate(best, start=1):
             citation = found.sentence.cite(index, found.score)
             yield line_with_citation(citation)
             yield citation
+
+    async def _rank(self, contents: Sequence[Content]) -> list[Found]:
+        """What to cite, best first."""
+        threads = self.embedder.threads
+        places = await in_thread(threads, lambda: self._closest(contents))
+        if not places:
+            return []
+        candidates = await embed_sentences(list(places), self.embedder, self.request)
+        self.task_tokens += candidates.tokens
+        best = await in_thread(threads, lambda: self._best_sentences(places, candidates))
+        return best[: self.max_citations]
 
     def _closest(self, contents: Sequence[Content]) -> dict[Place, float]:
         """The passages to read closely, with their scores."""

@@ -27,6 +27,7 @@ from longspan.server.tasks.answer import (
     TextDelta,
     UnverifiedQuote,
 )
+from longspan.server.tasks.checking_span import CheckingSpan
 from longspan.server.tasks.sources import Sources
 from longspan.server.tasks.task import Task
 
@@ -150,6 +151,16 @@ class Generating:
         Raises:
             LongspanError: the sequence failed.
         """
+        checking = CheckingSpan()
+        try:
+            async for event in self._events(sources, checking):
+                yield event
+        finally:
+            checking.end()
+
+    async def _events(
+        self, sources: Sources, checking: CheckingSpan
+    ) -> AsyncIterator[GeneratedEvent]:
         splitter = ReasoningSplitter(self._parts.thinks, end=self._parts.reasoning_end)
         scanner = QuoteScanner()
         text: str | None = ""
@@ -161,12 +172,17 @@ class Generating:
                     continue
                 yield TextDelta(part.text)
                 for quote in scanner.push(part.text):
-                    yield await self._checked(quote, sources)
+                    yield await self._checked(quote, sources, checking)
         for quote in scanner.finish():
-            yield await self._checked(quote, sources)
+            yield await self._checked(quote, sources, checking)
 
-    async def _checked(self, quote: str, sources: Sources) -> Citation | UnverifiedQuote:
-        return await in_thread(self._decoder.threads, lambda: sources.check(quote))
+    async def _checked(
+        self, quote: str, sources: Sources, checking: CheckingSpan
+    ) -> Citation | UnverifiedQuote:
+        checking.begin()
+        found = await in_thread(self._decoder.threads, lambda: sources.check(quote))
+        checking.checked(found)
+        return found
 
 
 @asynccontextmanager

@@ -11,9 +11,11 @@ from longspan.server.aio import in_thread
 from longspan.server.embedder import Embedder
 from longspan.server.queue.request import RequestInfo
 from longspan.server.tasks.answer import AnswerEvent, line_with_citation
-from longspan.server.tasks.candidates import Candidates, Place, embed_sentences
+from longspan.server.tasks.candidates import Candidates, Place, Sentence, embed_sentences
 from longspan.server.tasks.content import Content
 from longspan.server.tasks.ranking import Scores, Vectors, central, diverse
+from longspan.server.tracing import names
+from longspan.server.tracing.spans import span
 
 PASSAGES_PER_SENTENCE = 2
 # A heading, a table row or a scrap says little alone.
@@ -34,19 +36,26 @@ class Summarized:
 
     async def answer(self, contents: Sequence[Content]) -> AsyncIterator[AnswerEvent]:
         """Yield each citation after the line that quotes it."""
+        with span(names.RANK) as rank:
+            salient = await self._rank(contents)
+            rank.set_attribute(names.CITATIONS, len(salient))
+        for index, (sentence, score) in enumerate(salient, start=1):
+            citation = sentence.cite(index, score)
+            yield line_with_citation(citation)
+            yield citation
+
+    async def _rank(self, contents: Sequence[Content]) -> list[tuple[Sentence, float]]:
+        """What to cite, in the document's order."""
         threads = self.embedder.threads
         places = await in_thread(threads, lambda: self._salient_passages(contents))
         if not places:
-            return
+            return []
         candidates = await embed_sentences(places, self.embedder, self.request)
         self.task_tokens += candidates.tokens
         if not candidates.sentences:
-            return
+            return []
         salient = await in_thread(threads, lambda: self._salient(candidates))
-        for index, (number, score) in enumerate(salient, start=1):
-            citation = candidates.sentences[number].cite(index, score)
-            yield line_with_citation(citation)
-            yield citation
+        return [(candidates.sentences[number], score) for number, score in salient]
 
     def _salient_passages(self, contents: Sequence[Content]) -> list[Place]:
         per_document = -(-PASSAGES_PER_SENTENCE * self.max_sentences // max(len(contents), 1))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from itertools import chain
 
 from longspan.worker.generation.memory import Memory
-from longspan.worker.generation.plan import StepPlan
+from longspan.worker.generation.plan import SequenceId, StepPlan
 from longspan.worker.generation.restorer import Restorer
 from longspan.worker.generation.saver import Saver
 from longspan.worker.generation.sequence import Sequence
@@ -50,6 +50,11 @@ class Below:
     def idle(self) -> bool:
         """True where nothing is left to store."""
         return self._saver.idle
+
+    @property
+    def restoring(self) -> Mapping[SequenceId, int]:
+        """How many pages are on their way, by sequence."""
+        return self._restorer.waiting
 
     def collect(self) -> None:
         """Take in what has been moved, and move on."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 
 from longspan.worker.generation.memory import Memory
+from longspan.worker.generation.plan import SequenceId
 from longspan.worker.generation.sequence import Sequence
 from longspan.worker.kv.chain import PageKey
 from longspan.worker.kv.pages import PageId, PageTable
@@ -91,6 +92,12 @@ class Restorer:
         self._tickets: dict[tuple[PageKey, tuple[int, ...]], Ticket] = {}
         self._left: dict[Ticket, _Brought] = {}
         self._sequences: dict[int, Restoring] = {}
+
+    @property
+    def waiting(self) -> Mapping[SequenceId, int]:
+        """How many pages are on their way, by sequence."""
+        waiting = ((one.sequence.sequence_id, len(one.waits)) for one in self._sequences.values())
+        return {sequence_id: count for sequence_id, count in waiting if count}
 
     def look(self, sequence: Sequence) -> None:
         """Load what is known below of the pages that a sequence needs next, if that is quicker.

@@ -103,6 +103,11 @@ class Scheduler:
         """Sequences whose prefill goes on, in the order of service if nothing else came."""
         return self._planner.order(self._sequences.values())
 
+    @property
+    def restoring(self) -> Mapping[SequenceId, int]:
+        """How many pages are on their way from below, by sequence."""
+        return {} if self._below is None else self._below.restoring
+
     def open(self, spec: SequenceSpec, now: float) -> None:
         """Take a new sequence.
 

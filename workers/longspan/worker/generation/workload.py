@@ -131,6 +131,11 @@ class Generation:
         """See ``Scheduler``."""
         return self._scheduler.tally
 
+    @property
+    def restoring(self) -> Mapping[SequenceId, int]:
+        """How many pages are on their way back from RAM or disk, by job."""
+        return self._scheduler.restoring
+
     def handle(self, request: pb.ExecuteRequest, now: float) -> list[pb.Event]:
         """Take an Open, an Append or a Cancel."""
         match request.WhichOneof("command"):

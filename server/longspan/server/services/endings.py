@@ -1,0 +1,36 @@
+"""The status that a call ended with, for those who watch from outside."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+
+DEADLINE_SLACK_S = 0.1
+"""A client that gives up at its deadline is heard a moment before the server's own clock ends."""
+
+_CODES = {one.value[0]: one for one in grpc.StatusCode}
+
+
+def code_of(
+    error: BaseException | None, context: grpc.aio.ServicerContext[Any, Any]
+) -> grpc.StatusCode:
+    """The status of a call whose handler returned, or raised this."""
+    if error is None:
+        return grpc.StatusCode.OK
+    if isinstance(error, asyncio.CancelledError):
+        return _cut(context)
+    if isinstance(error, grpc.aio.AbortError):
+        code: Any = context.code()
+        known = code if isinstance(code, grpc.StatusCode) else _CODES.get(code)
+        return known or grpc.StatusCode.UNKNOWN
+    return grpc.StatusCode.UNKNOWN
+
+
+def _cut(context: grpc.aio.ServicerContext[Any, Any]) -> grpc.StatusCode:
+    """The handler was cancelled: by the deadline, by the client, or as the server stops."""
+    remaining_s = context.time_remaining()
+    if remaining_s is not None and remaining_s <= DEADLINE_SLACK_S:
+        return grpc.StatusCode.DEADLINE_EXCEEDED
+    return grpc.StatusCode.CANCELLED

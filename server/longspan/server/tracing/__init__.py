@@ -1,0 +1,1 @@
+"""Spans of requests: what happened when, without a word of what was said."""
