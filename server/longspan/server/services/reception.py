@@ -43,12 +43,14 @@ class Reception:
         session: the upload.
         hold: this stream's claim on it.
         ack: sends one Ack.
+        pace: called with the bytes of each chunk; returns when more may be read.
         behind: ends the upload when it fails.
     """
 
     session: Session
     hold: Hold
     ack: Callable[[upload_pb2.Ack], Awaitable[None]]
+    pace: Callable[[int], Awaitable[None]]
     behind: Behind | None = None
     _acknowledged: int = field(default=0)
 
@@ -96,6 +98,7 @@ class Reception:
         await self.session.chunk(chunk.offset, chunk.data)
         if self.session.committed_bytes - self._acknowledged >= ACK_BYTES:
             await self.acknowledge()
+        await self.pace(len(chunk.data))
 
 
 def accepted(session: Session, max_chunk_bytes: int) -> upload_pb2.Accepted:
