@@ -40,9 +40,9 @@ class Authority:
 
     @classmethod
     def new(cls, name: str = "test authority") -> Self:
-        """One that trusts itself."""
+        """One that trusts itself; no two have the same name."""
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = _name(name)
+        subject = _name(f"{name} {x509.random_serial_number()}")
         builder = _builder(subject, subject, key).add_extension(
             x509.BasicConstraints(ca=True, path_length=None), critical=True
         )

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import grpc
 
 from longspan.client._config import CHANNEL_OPTIONS, RetryPolicy, Timeout
+from longspan.client._credentials import Metadata
 from longspan.client._deadline import Deadline
 from longspan.client._errors import translate
 from longspan.client._exceptions import (
@@ -29,7 +30,6 @@ from longspan.v1 import (
     inference_service_pb2_grpc,
 )
 
-Metadata = tuple[tuple[str, str], ...]
 Result = TypeVar("Result")
 
 
@@ -44,7 +44,8 @@ class SyncWire:
         timeout: Timeout,
         retry: RetryPolicy,
     ) -> None:
-        self._target = target
+        # A handshake that fails looks like a server that is not there: its errors are the log's.
+        self._target = target if credentials is None else f"{target} over TLS"
         self._timeout = timeout
         self._retry = retry
         self._connected = False
