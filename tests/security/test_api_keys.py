@@ -164,7 +164,8 @@ async def test_health_is_told_to_anybody_but_not_for_long(tmp_path: Path) -> Non
         assert (await watching.read()).status == SERVING
         watching.cancel()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{running.server.admin_port}") as admin:
-            assert (await health_pb2_grpc.HealthStub(admin).Check(request)).status == SERVING
+            stub = health_pb2_grpc.HealthStub(admin)
+            assert (await stub.Check(request)).status == SERVING
 
 
 async def test_both_clients_send_their_key(tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ async def test_a_client_that_knows_the_authority_is_served(tmp_path: Path) -> No
             with pytest.raises(ServerUnavailable):
                 await plain.upload(b"secret")
         async with grpc.aio.insecure_channel(f"127.0.0.1:{running.server.admin_port}") as admin:
-            answer = await health_pb2_grpc.HealthStub(admin).Check(health_pb2.HealthCheckRequest())
+            stub: Any = health_pb2_grpc.HealthStub(admin)
+            answer = await stub.Check(health_pb2.HealthCheckRequest())
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
@@ -104,7 +105,7 @@ async def keep_uploading(
     options = [("grpc.use_local_subchannel_pool", 1)]
     while not stop.is_set():
         async with grpc.aio.secure_channel(target, credentials, options) as channel:
-            call = channel.stream_stream(
+            call: Any = channel.stream_stream(
                 "/longspan.v1.DocumentService/Upload",
                 request_serializer=lambda message: message.SerializeToString(),
             )(sending(upload_messages(f"{number} {done}".encode())))
