@@ -17,7 +17,7 @@ from longspan.server.listener import ADMIN_MESSAGE_BYTES
 from tests.e2e.workers import serving_with
 from tests.pool.harness import config
 from tests.security.callers import KeysFile
-from tests.security.test_allocation import varint
+from tests.security.raw_messages import varint
 from tests.support.certificates import Authority
 from tests.support.serving import Serving, serving
 

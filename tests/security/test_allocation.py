@@ -12,6 +12,7 @@ from longspan.v1 import document_service_pb2 as docs
 from longspan.v1 import inference_service_pb2 as pb
 from longspan.v1 import upload_pb2
 from tests.security.decoder_server import NOW, PEAK, Watched, watched
+from tests.security.raw_messages import member, varint
 
 GENERATE = "/longspan.v1.InferenceService/Generate"
 ANALYZE = "/longspan.v1.InferenceService/Analyze"
@@ -29,21 +30,6 @@ BOMB_BYTES = 256 * MIB
 # somewhere: in gRPC, in protobuf, in Python.
 ANY_CALL = 24 * MIB
 EACH_BYTE = 24
-
-
-def varint(number: int) -> bytes:
-    """A number as the wire has it."""
-    parts = bytearray()
-    while number > 127:
-        parts.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*parts, number])
-
-
-def member(message: Any, name: str, content: bytes) -> bytes:
-    """A field of bytes, text or a message."""
-    number = message.DESCRIPTOR.fields_by_name[name].number
-    return varint(number << 3 | 2) + varint(len(content)) + content
 
 
 def many(one: bytes) -> bytes:
