@@ -11,6 +11,7 @@ import longspan.client as client
 from longspan.client import AsyncClient, RetryPolicy
 from longspan.client._errors import reason_of
 from longspan.server import errors
+from longspan.server.auth.refusal import Refusal
 from longspan.server.services.statuses import reason
 from tests.client.callers import Caller
 from tests.client.peer import Fault, PlainCut, running_peer
@@ -24,7 +25,10 @@ SERVER_ERRORS = {
     and not name.startswith("_")
     and kind is not errors.LongspanError
 }
-RETRY_LATER = ("QueueFull", "DiskFull", "Unavailable", "WorkersUnavailable", "Draining")
+RETRY_LATER = (
+    *("QueueFull", "RateLimited", "DiskFull"),
+    *("Unavailable", "WorkersUnavailable", "Draining"),
+)
 INSTANCES: Mapping[str, errors.LongspanError] = {
     "InvalidUtf8": errors.InvalidUtf8(17),
     "PromptTooLong": errors.PromptTooLong(40_000, 32_768),
@@ -39,6 +43,8 @@ def instance(kind: type[errors.LongspanError]) -> errors.LongspanError:
         return INSTANCES[kind.__name__]
     if issubclass(kind, errors.InvalidRequest):
         return kind("message", field="some.field")
+    if issubclass(kind, errors.Unauthenticated):
+        return kind(Refusal.WRONG_KEY)
     if kind.__name__ in RETRY_LATER:
         return kind("message", retry_after_s=1.5)  # type: ignore[call-arg]
     return kind("message")

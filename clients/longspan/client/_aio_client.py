@@ -16,6 +16,7 @@ from longspan.client._aio_sources import open_async_source
 from longspan.client._aio_stream import AsyncAnswerStream, analyzing, generating
 from longspan.client._aio_wire import AsyncWire
 from longspan.client._config import RetryPolicy, Timeout
+from longspan.client._credentials import Tls, call_metadata, channel_credentials
 from longspan.client._deadline import Deadline
 from longspan.client._exceptions import ClientClosed, DeadlineExceeded, ServerUnavailable
 from longspan.client._generation import Generation
@@ -57,8 +58,16 @@ class AsyncClient:
         target: host and port.
         timeout: for every call.
         retry: for every call.
-        credentials: TLS; None is plain text.
-        metadata: sent with every call, such as a tenant or a key.
+        tls: True checks the server by the authorities that gRPC knows; ``Tls`` names files.
+        api_key: an API key, or a signed token, sent with every call.
+        plaintext_key: send it to another machine without TLS too.
+        credentials: gRPC's own, instead of ``tls``; without either the connection is plain text.
+        metadata: sent with every call, such as a tenant.
+
+    Raises:
+        PlaintextKey: the key would cross a network unencrypted.
+        ValueError: the key is malformed, or arguments exclude each other.
+        OSError: a file of ``tls`` cannot be read.
     """
 
     def __init__(
@@ -67,15 +76,22 @@ class AsyncClient:
         *,
         timeout: Timeout | None = None,
         retry: RetryPolicy | None = None,
+        tls: Tls | bool = False,
+        api_key: str | None = None,
+        plaintext_key: bool = False,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
+        # First of all, because what fails here has nothing to close.
+        self._state = ClientState.UNOPENED
         self._target = target
         self._timeout = timeout or Timeout()
         self._retry = retry or RetryPolicy()
-        self._credentials = credentials
-        self._metadata = tuple((metadata or {}).items())
-        self._state = ClientState.UNOPENED
+        self._credentials = channel_credentials(tls, credentials)
+        encrypted = self._credentials is not None
+        self._metadata = call_metadata(
+            target, metadata, api_key, may_show_key=encrypted or plaintext_key
+        )
         self._opened_wire: AsyncWire | None = None
 
     def __repr__(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import grpc
 
 from longspan.client._config import CHANNEL_OPTIONS, RetryPolicy, Timeout
+from longspan.client._credentials import Metadata
 from longspan.client._deadline import Deadline
 from longspan.client._errors import translate
 from longspan.client._exceptions import (
@@ -21,7 +22,7 @@ from longspan.client._exceptions import (
 )
 from longspan.client._health import METHOD, as_it_is
 from longspan.client._retry import Patience
-from longspan.client._tracing import Metadata, trace_metadata
+from longspan.client._tracing import trace_metadata
 from longspan.v1 import (
     cache_service_pb2_grpc,
     document_service_pb2_grpc,
@@ -42,7 +43,8 @@ class AsyncWire:
         timeout: Timeout,
         retry: RetryPolicy,
     ) -> None:
-        self._target = target
+        # A handshake that fails looks like a server that is not there: its errors are the log's.
+        self._target = target if credentials is None else f"{target} over TLS"
         self._timeout = timeout
         self._retry = retry
         self._connected = False

@@ -20,6 +20,7 @@ _BY_CODE: Mapping[grpc.StatusCode, type[LongspanError]] = {
     # The client's own cancelling never gets here: something between cut the call.
     grpc.StatusCode.CANCELLED: _exceptions.ConnectionLost,
     grpc.StatusCode.DEADLINE_EXCEEDED: _exceptions.DeadlineExceeded,
+    grpc.StatusCode.UNAUTHENTICATED: _exceptions.Unauthenticated,
     grpc.StatusCode.INTERNAL: _exceptions.ServerFault,
     grpc.StatusCode.UNKNOWN: _exceptions.ServerFault,
 }

@@ -1,6 +1,7 @@
 """Everything that can go wrong, by name.
 
     LongspanError                     reason, code, message, metadata, retry_after_s, request_id
+    ├── Unauthenticated
     ├── InvalidRequest                field
     │   ├── InvalidUtf8               byte_offset
     │   ├── ChunkTooLarge
@@ -20,6 +21,7 @@
     ├── DecoderRequired
     ├── QuotaExceeded                 quota, used, limit
     ├── QueueFull
+    ├── RateLimited
     ├── DiskFull
     ├── DeadlineExceeded
     ├── EncodeFailed
@@ -30,6 +32,7 @@
     │                                 known to the client alone:
     ├── ServerUnavailable             no connection
     │   └── ConnectionLost            the connection broke during a call
+    ├── PlaintextKey
     ├── ServerFault                   error_id
     ├── ProtocolError
     ├── AnswerChanged
@@ -79,6 +82,10 @@ class LongspanError(Exception):
     def _number(self, name: str) -> int | None:
         value = self.metadata.get(name, "")
         return int(value) if value.isdecimal() else None
+
+
+class Unauthenticated(LongspanError):
+    """The server wants a key, a token or a certificate, or does not accept the one it got."""
 
 
 class InvalidRequest(LongspanError):
@@ -212,6 +219,10 @@ class QueueFull(LongspanError):
     """The server has as much work as it accepts."""
 
 
+class RateLimited(LongspanError):
+    """The tenant asks faster, or more at once, than it may."""
+
+
 class DiskFull(LongspanError):
     """The server's disk has no room; what was acknowledged is kept."""
 
@@ -246,6 +257,10 @@ class ServerUnavailable(LongspanError):
 
 class ConnectionLost(ServerUnavailable):
     """The connection broke during a call, and trying again did not help."""
+
+
+class PlaintextKey(LongspanError):
+    """A key would have been sent unencrypted to another machine; nothing was sent."""
 
 
 class ServerFault(LongspanError):

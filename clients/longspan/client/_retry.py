@@ -7,6 +7,7 @@ from longspan.client._exceptions import (
     ConnectionLost,
     LongspanError,
     QueueFull,
+    RateLimited,
     ServerUnavailable,
     Unavailable,
     UploadBusy,
@@ -17,6 +18,7 @@ from longspan.client._exceptions import (
 _PASSING = (
     ConnectionLost,
     QueueFull,
+    RateLimited,
     Unavailable,
     UploadBusy,
     UploadIncomplete,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
-Metadata = tuple[tuple[str, str], ...]
+from longspan.client._credentials import Metadata
 
 
 def trace_metadata() -> Metadata:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from longspan.server.aio import cancel_and_wait, in_thread, raise_first
+from longspan.server.auth.opening import open_authenticator
 from longspan.server.config import Config
 from longspan.server.decoder.decoder import Decoder
 from longspan.server.decoder.folder import resolve_folder
@@ -20,6 +21,7 @@ from longspan.server.decoder.tokens import load_prompt_tokeniser
 from longspan.server.embedder import Embedder
 from longspan.server.encoders import tokenizer_path
 from longspan.server.errors import ConfigError, LongspanError, WorkersUnavailable
+from longspan.server.exposure import check_exposure
 from longspan.server.health import Health
 from longspan.server.index.indexes import Indexes
 from longspan.server.kv.cache import KvCache
@@ -39,6 +41,7 @@ from longspan.server.services.application import Application
 from longspan.server.services.intake import Intake
 from longspan.server.store.library import Library
 from longspan.server.text.tokeniser import load_tokenizer
+from longspan.server.tls.credentials import server_credentials
 from longspan.server.tracing.tracing import Tracing
 from longspan.server.upload.desk import UploadDesk
 from longspan.server.workers import decoder_pool, encoder_pool, runtime_dir
@@ -105,6 +108,9 @@ async def running_server(
         ConfigError: the configuration cannot be used.
     """
     _check_before_loading(config)
+    trusted = config.trust_tenant_metadata
+    authenticator = open_authenticator(config.auth, trust_metadata=trusted)
+    credentials = server_credentials(config.tls)
     async with AsyncExitStack() as stack:
         metrics = Metrics()
         exporter = await _export(config, metrics, stack)
@@ -133,11 +139,7 @@ async def running_server(
         desk = UploadDesk(library, config.limits, files, metrics.documents)
         application = Application(
             limits=config.limits,
-            admission=Admission(
-                config.limits,
-                metrics.requests,
-                trust_tenant_metadata=config.trust_tenant_metadata,
-            ),
+            admission=Admission(config.limits, metrics.requests, authenticator),
             library=library,
             desk=desk,
             intake=Intake(desk, indexes, config.limits, metrics.documents),
@@ -156,7 +158,7 @@ async def running_server(
             stack.push_async_callback(cancel_and_wait, keeping)
         sweeping = asyncio.create_task(_sweep(desk, config.limits.upload_lease_s))
         stack.push_async_callback(cancel_and_wait, sweeping)
-        listener = await Listener.start(config, application, health)
+        listener = await Listener.start(config, application, health, credentials)
         stack.push_async_callback(application.admission.drain, UNWIND_S)
         stack.push_async_callback(listener.stop, 0.0)
         server = Server(application, listener, config, exporter)
@@ -220,12 +222,13 @@ async def _ready(dispatcher: Dispatcher | SequenceDispatcher, stack: AsyncExitSt
 
 def _queue_limits(config: Config) -> QueueLimits:
     # Without tenants there is nobody to keep a share of the queue for.
-    share = 0.5 if config.trust_tenant_metadata else 1.0
+    share = 0.5 if config.has_tenants else 1.0
     return QueueLimits(tokens=config.limits.queued_tokens, tenant_share=share)
 
 
 def _check_before_loading(config: Config) -> None:
     """Find out in milliseconds what would otherwise fail after the model is loaded."""
+    check_exposure(config.listen, config.tls, config.auth, insecure=config.insecure)
     for address in (config.listen, config.admin_listen, config.metrics.listen):
         if address is not None:
             check_free(address)

@@ -27,20 +27,31 @@ from pydantic import (
 )
 from pydantic_settings import (
     BaseSettings,
+    CliImplicitFlag,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
 from pydantic_settings.exceptions import SettingsError
 
+from longspan.server.auth.settings import AuthSettings
 from longspan.server.errors import ConfigError
 from longspan.server.limits import Limits
 from longspan.server.metrics.settings import MetricsSettings
+from longspan.server.tls.settings import TlsSettings
 from longspan.server.tracing.settings import TracingSettings
 
 PREFIX = "LONGSPAN_"
-# The client's own variable, which a shared environment may hold.
-CLIENT_VARIABLES = frozenset({"LONGSPAN_SERVER"})
+# The client's own variables, which a shared environment may hold.
+CLIENT_VARIABLES = frozenset(
+    {
+        "LONGSPAN_SERVER",
+        "LONGSPAN_API_KEY",
+        "LONGSPAN_TLS_CA",
+        "LONGSPAN_TLS_CERT",
+        "LONGSPAN_TLS_KEY",
+    }
+)
 
 
 class Config(BaseSettings):
@@ -156,6 +167,13 @@ class Config(BaseSettings):
         description="take the tenant from the 'longspan-tenant' metadata; only behind a gateway "
         "that authenticates callers and sets it",
     )
+    insecure: CliImplicitFlag[bool] = Field(
+        False,
+        description="listen beyond this machine without TLS or authentication; only where "
+        "something else protects the port",
+    )
+    tls: TlsSettings = TlsSettings()
+    auth: AuthSettings = AuthSettings()
     ready_file: Path | None = Field(
         None, description='written once the server is serving, as {"port": N}'
     )
@@ -174,7 +192,16 @@ class Config(BaseSettings):
             raise ValueError(f"decode_batches {self.decode_batches} does not ascend")
         if self.model is None and self.encoder_dtype is None and self.dtype == "float16":
             raise ValueError("dtype float16 is for a model; the encoder takes float32 or bfloat16")
+        if self.auth.enabled and self.trust_tenant_metadata:
+            raise ValueError("trust_tenant_metadata lets callers choose a tenant: not with auth")
+        if self.auth.certificate_tenant is not None and self.tls.client_ca is None:
+            raise ValueError("auth.certificate_tenant needs tls.client_ca")
         return self
+
+    @property
+    def has_tenants(self) -> bool:
+        """True where callers are told apart."""
+        return self.trust_tenant_metadata or self.auth.enabled
 
     @classmethod
     def settings_customise_sources(

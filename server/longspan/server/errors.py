@@ -1,6 +1,7 @@
 """Everything that can go wrong in a way the caller should know about.
 
     LongspanError
+    ├── Unauthenticated               refusal
     ├── InvalidRequest                field
     │   ├── InvalidUtf8               byte_offset
     │   ├── ChunkTooLarge
@@ -20,6 +21,7 @@
     ├── DecoderRequired
     ├── QuotaExceeded                 quota, used, limit
     ├── QueueFull                     retry_after_s
+    ├── RateLimited                   retry_after_s
     ├── DiskFull                      retry_after_s
     ├── DeadlineExceeded
     ├── EncodeFailed
@@ -34,6 +36,8 @@ exceptions of the same names. ``ConfigError`` stands apart: it ends the process.
 
 from __future__ import annotations
 
+from longspan.server.auth.refusal import Refusal
+
 
 class LongspanError(Exception):
     """Base of all errors that reach a caller."""
@@ -42,6 +46,21 @@ class LongspanError(Exception):
     def metadata(self) -> dict[str, str]:
         """Machine-readable details, sent as ``ErrorInfo.metadata``."""
         return {}
+
+
+class Unauthenticated(LongspanError):
+    """The caller is nobody that this server knows.
+
+    Callers are told whether they sent a credential, and not what is wrong with it.
+
+    Attributes:
+        refusal: why, for the server's own counters and log.
+    """
+
+    def __init__(self, refusal: Refusal) -> None:
+        missing = refusal is Refusal.MISSING
+        super().__init__("no credential was sent" if missing else "the credential is not valid")
+        self.refusal = refusal
 
 
 class InvalidRequest(LongspanError):
@@ -225,6 +244,10 @@ class _RetryLater(LongspanError):
 
 class QueueFull(_RetryLater):
     """The server has as much work as it accepts."""
+
+
+class RateLimited(_RetryLater):
+    """The tenant asks faster, or more at once, than it may."""
 
 
 class DiskFull(_RetryLater):

@@ -19,6 +19,11 @@ _OWN_NAME = re.compile(r"doc_[0-9a-f]{24}|up_[0-9a-f]{32}")
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
+def is_tenant(name: str) -> bool:
+    """True for what a tenant may be called."""
+    return _TENANT.fullmatch(name) is not None
+
+
 def resolve_tenant(claimed: str | None, *, trusted: bool) -> Tenant:
     """The tenant of a call: the default one, or the claimed one where claims are trusted.
 
@@ -30,7 +35,7 @@ def resolve_tenant(claimed: str | None, *, trusted: bool) -> Tenant:
     """
     if claimed is None or not trusted:
         return DEFAULT_TENANT
-    if _TENANT.fullmatch(claimed) is None:
+    if not is_tenant(claimed):
         raise InvalidRequest(f"malformed tenant {claimed!r}", field=TENANT_KEY)
     return Tenant(claimed)
 

@@ -45,6 +45,11 @@ class Limits(BaseModel):
     # What one tenant keeps: documents, and uploads until they are stored or their lease ends.
     tenant_documents: PositiveInt = 100_000
     tenant_bytes: PositiveInt = 256 * 1024 * MIB
+    # How fast one tenant may ask and send; not limited unless set. A minute's requests, and a
+    # second's bytes, may come at once. Faster uploads are slowed down, the rest is refused.
+    tenant_requests_per_minute: PositiveInt | None = None
+    tenant_requests: PositiveInt | None = None
+    tenant_upload_bytes_per_s: PositiveInt | None = None
     # An upload that nobody has touched for so long is removed.
     upload_lease_s: PositiveFloat = 24 * 3600.0
     # Kept free on the disk of the data directory.

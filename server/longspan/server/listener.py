@@ -13,6 +13,7 @@ from longspan.server.config import Config
 from longspan.server.errors import ConfigError
 from longspan.server.health import Health
 from longspan.server.services.application import Application
+from longspan.server.services.auth_interceptor import AuthInterceptor
 from longspan.server.services.cache_service import CacheService
 from longspan.server.services.call_interceptor import CallInterceptor
 from longspan.server.services.document_service import DocumentService
@@ -29,6 +30,7 @@ from longspan.v1 import (
 )
 
 MIB = 1 << 20
+ADMIN_MESSAGE_BYTES = 64 * 1024
 LAST_PORT = 65535
 # Well above the admission limit, which answers with a reason; this fuse does not.
 FUSE_FACTOR = 4
@@ -62,14 +64,21 @@ class Listener:
         admin_port: of the admin services, or None.
     """
 
-    def __init__(self, config: Config, application: Application, health: Health) -> None:
+    def __init__(
+        self,
+        config: Config,
+        application: Application,
+        health: Health,
+        credentials: grpc.ServerCredentials | None,
+    ) -> None:
         self._health = health
-        limits = config.limits
+        limits, admission = config.limits, application.admission
         self._api = grpc.aio.server(
             # In this order: what stands before sees the statuses of what stands behind.
             interceptors=[
                 CallInterceptor(application.tracing),
                 MetricsInterceptor(application.metrics),
+                AuthInterceptor(admission.authenticator, admission.refusals),
                 ErrorsInterceptor(),
             ],
             options=_options(limits.message_bytes),
@@ -82,23 +91,30 @@ class Listener:
         cache = CacheService(application)
         cache_service_pb2_grpc.add_CacheServiceServicer_to_server(cache, self._api)
         health_pb2_grpc.add_HealthServicer_to_server(health.servicer, self._api)
-        self.port = _bind(self._api, config.listen)
+        self.port = _bind(self._api, config.listen, credentials)
         self._admin: grpc.aio.Server | None = None
         self.admin_port: int | None = None
         if config.admin_listen is not None:
-            self._admin = grpc.aio.server(options=_options(limits.message_bytes))
+            # Health and reflection: nobody has to send much to ask for them.
+            self._admin = grpc.aio.server(options=_options(ADMIN_MESSAGE_BYTES))
             health_pb2_grpc.add_HealthServicer_to_server(health.servicer, self._admin)
             reflection.enable_server_reflection(_service_names(), self._admin)
-            self.admin_port = _bind(self._admin, config.admin_listen)
+            self.admin_port = _bind(self._admin, config.admin_listen, None)
 
     @classmethod
-    async def start(cls, config: Config, application: Application, health: Health) -> Self:
-        """Bind and serve.
+    async def start(
+        cls,
+        config: Config,
+        application: Application,
+        health: Health,
+        credentials: grpc.ServerCredentials | None,
+    ) -> Self:
+        """Bind and serve; the admin port is always plain text.
 
         Raises:
             ConfigError: an address is malformed or in use.
         """
-        listener = cls(config, application, health)
+        listener = cls(config, application, health, credentials)
         await listener._api.start()
         if listener._admin is not None:
             await listener._admin.start()
@@ -134,10 +150,13 @@ def check_free(address: str) -> None:
         raise not_free(address) from error
 
 
-def _bind(server: grpc.aio.Server, address: str) -> int:
+def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
     host_and_port(address)
     try:
-        port = server.add_insecure_port(address)
+        if credentials is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise not_free(address) from error
     if port == 0:

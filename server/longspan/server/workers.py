@@ -139,7 +139,7 @@ def _tiers(config: Config) -> list[str]:
         tiers += ["--kv-disk", str(config.data_dir.resolve() / "kv")]
         tiers += ["--kv-disk-bytes", str(int(config.kv_disk))]
         tiers += ["--kv-disk-floor", str(config.limits.kv_free_space_bytes)]
-        share = TENANT_SHARE if config.trust_tenant_metadata else 1.0
+        share = TENANT_SHARE if config.has_tenants else 1.0
         tiers += ["--kv-disk-share", str(share)]
     return tiers
 

@@ -11,8 +11,8 @@ from typing import Annotated, cast
 import typer
 from typer.main import get_command
 
-from longspan.client._cli import asking, documents
-from longspan.client._cli.connection import connected
+from longspan.client._cli import asking, documents, keys
+from longspan.client._cli.connection import connected, tls_of
 from longspan.client._cli.doctor import diagnose
 from longspan.client._cli.fidelity import fidelity
 from longspan.client._cli.generation_options import GenerationOptions
@@ -25,6 +25,7 @@ from longspan.client._cli.options import (
     ShowReasoning,
     Targets,
     TargetsAndText,
+    TlsOptions,
 )
 from longspan.client._cli.output import open_output
 from longspan.client._cli.serve import serve_main
@@ -39,6 +40,12 @@ class CacheAction(Enum):
     STATS = "stats"
     VERIFY = "verify"
     CLEAR = "clear"
+
+
+class KeysAction(Enum):
+    """What ``keys`` does."""
+
+    NEW = "new"
 
 
 class Action(Enum):
@@ -65,9 +72,9 @@ def run(arguments: Sequence[str]) -> int:
         "help_option_names": cast(list[str], []),
     }
     app.command(context_settings=untouched)(serve)
-    for command in (upload, ask, summarize, prompt, docs, cache, fidelity):
+    for command in (upload, ask, summarize, prompt, docs, cache, fidelity, doctor):
         app.command()(spread(command))
-    app.command()(doctor)
+    app.command(name="keys")(make_key)
     try:
         get_command(app)(args=list(arguments), prog_name="longspan")
     except SystemExit as exit_:
@@ -187,8 +194,24 @@ def cache(
                 output.cache_cleared(client.cache.clear())
 
 
+def make_key(
+    action: Annotated[KeysAction, typer.Argument(help="What to do.")],
+    tenant: Annotated[str, typer.Option(metavar="NAME", help="Whose key it is.")],
+    file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Add the line to this keys file; print the key alone."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make an API key for a server's --auth.keys-file."""
+    match action:
+        case KeysAction.NEW:
+            keys.make(tenant, file, json=json)
+
+
 def doctor(
     context: typer.Context,
+    tls_options: TlsOptions,
     model: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Say how long a document this decoder can hold here."),
@@ -199,7 +222,8 @@ def doctor(
     """Say what this machine can do, what is installed, and whether it works."""
     source = context.get_parameter_source("server")
     named = source is not None and source.name != "DEFAULT"
-    raise typer.Exit(diagnose(server, server_expected=named, model=model, json=json))
+    tls = tls_of(tls_options)
+    raise typer.Exit(diagnose(server, tls, server_expected=named, model=model, json=json))
 
 
 def _answer(

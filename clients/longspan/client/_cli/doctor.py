@@ -14,12 +14,15 @@ from longspan.client._cli.checks_software import software
 from longspan.client._cli.gpus import gpus_by_tool
 from longspan.client._cli.probing import run_probe
 from longspan.client._config import Timeout
+from longspan.client._credentials import Tls
 from longspan.client._sync_client import Client
 
 CONNECT_S = 1.0
 
 
-def diagnose(server: str, *, server_expected: bool, model: Path | None, json: bool) -> int:
+def diagnose(
+    server: str, tls: Tls | bool, *, server_expected: bool, model: Path | None, json: bool
+) -> int:
     """Print every finding; returns 1 when something needed is broken.
 
     Args:
@@ -27,13 +30,15 @@ def diagnose(server: str, *, server_expected: bool, model: Path | None, json: bo
         model: a folder of a decoder to say the capacity for; None is a few known ones.
     """
     verdicts = []
-    for finding in _findings(server, server_expected, model):
+    for finding in _findings(server, tls, server_expected, model):
         print(_json_line(finding) if json else _line(finding), flush=True)
         verdicts.append(finding.verdict)
     return int(Verdict.BROKEN in verdicts)
 
 
-def _findings(server: str, server_expected: bool, model: Path | None) -> Iterator[Finding]:
+def _findings(
+    server: str, tls: Tls | bool, server_expected: bool, model: Path | None
+) -> Iterator[Finding]:
     yield from machine()
     probe = run_probe()
     # torch knows which it may use; without torch the driver's tool knows what is there.
@@ -41,7 +46,7 @@ def _findings(server: str, server_expected: bool, model: Path | None) -> Iterato
     yield from accelerator(probe, gpus)
     yield from software()
     yield from capacity(model, devices(gpus))
-    with Client(server, timeout=Timeout(connect=CONNECT_S, idle=2.0)) as client:
+    with Client(server, timeout=Timeout(connect=CONNECT_S, idle=2.0), tls=tls) as client:
         if client.health():
             yield Finding("server", Verdict.OK, f"{server} serves")
         else:

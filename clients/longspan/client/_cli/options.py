@@ -35,10 +35,50 @@ TargetsAndText: TypeAlias = Annotated[
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerOptions:
-    """Which server answers."""
+class TlsOptions:
+    """How a server is known."""
+
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Encrypt, and check the server's certificate.")
+    ] = False
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            envvar="LONGSPAN_TLS_CA",
+            help="Authorities to check it by; implies --tls.",
+        ),
+    ] = None
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", envvar="LONGSPAN_TLS_CERT", help="Your own certificate; implies --tls."
+        ),
+    ] = None
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", envvar="LONGSPAN_TLS_KEY", help="The key of it."),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions(TlsOptions):
+    """Which server answers, and who asks."""
 
     server: Server = "localhost:50051"
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            envvar="LONGSPAN_API_KEY",
+            show_default=False,
+            help="API key or token; others on this machine can see options, not the variable.",
+        ),
+    ] = None
+    plaintext_key: Annotated[
+        bool,
+        typer.Option("--plaintext-key", help="Send the key to another machine without TLS too."),
+    ] = False
     local: Annotated[
         bool, typer.Option("--local", help="Start a server for this command alone.")
     ] = False

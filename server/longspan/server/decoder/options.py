@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from longspan.server.errors import InvalidRequest
@@ -114,9 +114,9 @@ def _check(holds: bool, name: str, rule: str) -> None:
 
 
 def _stops(
-    conditions: Iterable[inference_service_pb2.StopCondition], limits: GenerationLimits
+    conditions: Sequence[inference_service_pb2.StopCondition], limits: GenerationLimits
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    conditions = list(conditions)
+    # Counted before one of them is looked at: a message can hold a million.
     _check(len(conditions) <= limits.stops, "stop", f"at most {limits.stops} conditions")
     texts: list[str] = []
     tokens: list[int] = []

@@ -93,7 +93,7 @@ async def _disk(config: Config, stack: AsyncExitStack) -> DiskLevel | None:
     if not config.result_cache_disk:
         return None
     threads = stack.enter_context(ThreadPoolExecutor(THREADS, "results"))
-    share = TENANT_SHARE if config.trust_tenant_metadata else 1.0
+    share = TENANT_SHARE if config.has_tenants else 1.0
     budget, floor = int(config.result_cache_disk), config.limits.kv_free_space_bytes
     limits = StoreLimits(budget, floor, share, BLOCK_BYTES)
     return await open_disk(config.data_dir / FOLDER, limits, threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,12 +11,16 @@ from typing import Any
 
 import grpc
 
+from longspan.server.auth.authenticator import Authenticator
+from longspan.server.auth.refusals import Refusals
 from longspan.server.current_call import known_as
-from longspan.server.errors import Draining, QueueFull
-from longspan.server.identity import TENANT_KEY, Tenant, resolve_tenant
+from longspan.server.errors import Draining, QueueFull, Unauthenticated
+from longspan.server.identity import Tenant
 from longspan.server.limits import Limits
 from longspan.server.metrics.requests import RequestMetrics
 from longspan.server.queue.job import RequestId
+from longspan.server.rates.tenant_rates import TenantRates
+from longspan.server.services.pacing import Pace
 
 RETRY_S = 1.0
 DRAIN_RETRY_S = 5.0
@@ -28,12 +33,14 @@ class Call:
     Attributes:
         deadline_s: on the event loop's clock; None when the caller set none.
         arrived_s: likewise.
+        pace: what its upload keeps to.
     """
 
     request_id: RequestId
     tenant: Tenant
     deadline_s: float | None
     arrived_s: float
+    pace: Pace
 
 
 class Admission:
@@ -41,14 +48,18 @@ class Admission:
 
     Attributes:
         active: calls admitted and not finished.
+        authenticator: who may call.
+        refusals: who was not let in.
     """
 
     def __init__(
-        self, limits: Limits, metrics: RequestMetrics, *, trust_tenant_metadata: bool
+        self, limits: Limits, metrics: RequestMetrics, authenticator: Authenticator
     ) -> None:
         self._limits = limits
         self._metrics = metrics
-        self._trusted = trust_tenant_metadata
+        self._rates = TenantRates(limits)
+        self.authenticator = authenticator
+        self.refusals = Refusals(time.monotonic())
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -69,7 +80,8 @@ class Admission:
         """Admit one call for the length of the block.
 
         Raises:
-            Draining, QueueFull: not now.
+            Draining, QueueFull, RateLimited: not now.
+            Unauthenticated: nobody may be served.
             InvalidRequest: the caller's tenant is malformed.
         """
         if self._draining:
@@ -80,12 +92,14 @@ class Admission:
                 retry_after_s=RETRY_S,
             )
         call = self._call(context)
+        self._rates.enter(call.tenant, call.arrived_s)
         self.active += 1
         self._metrics.active.inc()
         self._idle.clear()
         try:
             yield call
         finally:
+            self._rates.leave(call.tenant)
             self.active -= 1
             self._metrics.active.dec()
             if self.active == 0:
@@ -94,12 +108,20 @@ class Admission:
     def _call(self, context: grpc.aio.ServicerContext[Any, Any]) -> Call:
         now_s = asyncio.get_running_loop().time()
         remaining_s = context.time_remaining()
-        metadata = dict(context.invocation_metadata() or ())
-        claimed = metadata.get(TENANT_KEY)
-        tenant = resolve_tenant(None if claimed is None else str(claimed), trusted=self._trusted)
+        tenant = self._tenant(context)
         return Call(
             request_id=RequestId(known_as(tenant)),
             tenant=tenant,
             deadline_s=None if remaining_s is None else now_s + remaining_s,
             arrived_s=now_s,
+            pace=Pace(self._rates, tenant),
         )
+
+    def _tenant(self, context: grpc.aio.ServicerContext[Any, Any]) -> Tenant:
+        # Checked again behind the interceptor: no call is served that was let past it.
+        metadata = context.invocation_metadata() or ()
+        try:
+            return self.authenticator.tenant(metadata, context.auth_context())
+        except Unauthenticated as error:
+            self.refusals.note(error.refusal, context.peer(), time.monotonic())
+            raise

@@ -78,7 +78,12 @@ class Intake:
             async with follow(session) as behind:
                 await outbox.send(accepted=accepted(session, self._limits.chunk_bytes))
                 reception = Reception(
-                    session, hold, lambda ack: outbox.send(ack=ack), self._metrics, behind
+                    session,
+                    hold,
+                    lambda ack: outbox.send(ack=ack),
+                    self._metrics,
+                    call.pace.keep,
+                    behind,
                 )
                 progress.acknowledge = reception.acknowledge
                 with span(names.UPLOAD, {names.UPLOAD_ID: session.upload.upload_id}) as upload:

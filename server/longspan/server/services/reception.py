@@ -45,6 +45,7 @@ class Reception:
         hold: this stream's claim on it.
         ack: sends one Ack.
         metrics: count what is kept.
+        pace: called with the bytes of each chunk; returns when more may be read.
         behind: ends the upload when it fails.
     """
 
@@ -52,6 +53,7 @@ class Reception:
     hold: Hold
     ack: Callable[[upload_pb2.Ack], Awaitable[None]]
     metrics: DocumentMetrics
+    pace: Callable[[int], Awaitable[None]]
     behind: Behind | None = None
     _acknowledged: int = field(default=0)
 
@@ -101,6 +103,7 @@ class Reception:
         self.metrics.uploaded.inc(self.session.committed_bytes - before)
         if self.session.committed_bytes - self._acknowledged >= ACK_BYTES:
             await self.acknowledge()
+        await self.pace(len(chunk.data))
 
 
 def accepted(session: Session, max_chunk_bytes: int) -> upload_pb2.Accepted:

@@ -17,6 +17,7 @@ DOMAIN = "longspan"
 MESSAGE_CHARS = 500
 
 STATUSES: Mapping[type[errors.LongspanError], StatusCode] = {
+    errors.Unauthenticated: StatusCode.UNAUTHENTICATED,
     errors.InvalidRequest: StatusCode.INVALID_ARGUMENT,
     errors.InvalidUtf8: StatusCode.INVALID_ARGUMENT,
     errors.ChunkTooLarge: StatusCode.INVALID_ARGUMENT,
@@ -36,6 +37,7 @@ STATUSES: Mapping[type[errors.LongspanError], StatusCode] = {
     errors.DecoderRequired: StatusCode.FAILED_PRECONDITION,
     errors.QuotaExceeded: StatusCode.RESOURCE_EXHAUSTED,
     errors.QueueFull: StatusCode.RESOURCE_EXHAUSTED,
+    errors.RateLimited: StatusCode.RESOURCE_EXHAUSTED,
     errors.DiskFull: StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineExceeded: StatusCode.DEADLINE_EXCEEDED,
     errors.EncodeFailed: StatusCode.INTERNAL,

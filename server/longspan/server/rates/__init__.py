@@ -1,0 +1,1 @@
+"""How fast a tenant may ask and send."""

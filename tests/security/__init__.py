@@ -1,0 +1,1 @@
+"""What an attacker or a neighbour must not be able to do."""
