@@ -45,6 +45,11 @@ class Sampler:
             metrics.decoder.sample(app.decoder.dispatcher.stats())
         metrics.results.sample(app.results.stats())
         metrics.machine.sample(memory())
+        metrics.tracing.sample(
+            enabled=app.tracing.enabled,
+            exported=app.tracing.spans_exported,
+            dropped=app.tracing.spans_dropped,
+        )
         # A catalog that cannot be asked says so where it is needed.
         with suppress(LongspanError, OSError, sqlite3.Error):
             metrics.documents.sample(*await app.library.totals())

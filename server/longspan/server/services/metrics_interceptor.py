@@ -58,6 +58,6 @@ class MetricsInterceptor(grpc.aio.ServerInterceptor):
         return measured
 
     def _note_refusal(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        refusal = refusal_of(context.trailing_metadata())  # type: ignore[arg-type]
+        refusal = refusal_of(context.trailing_metadata())
         if refusal is not None:
             self._requests.rejected(refusal)

@@ -12,6 +12,7 @@ from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.worker.generation.plan import SequenceId, StepPlan
 from longspan.worker.generation.workload import Generation
 from longspan.worker.tracing.sequence_spans import JOB, POLICY, REPLAYED, SequenceSpans
+from longspan.worker.tally import Tally
 from longspan.worker.workload import PageCounts
 
 TOKEN_BYTES = 4
@@ -43,6 +44,11 @@ class TracedGeneration:
     def pages(self) -> PageCounts:
         """See ``Workload``."""
         return self._inner.pages
+
+    @property
+    def tally(self) -> Tally:
+        """See ``Workload``."""
+        return self._inner.tally
 
     def handle(self, request: pb.ExecuteRequest, now: float) -> list[pb.Event]:
         """Take a command; an Open that belongs to a trace begins its spans."""
