@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
@@ -36,7 +36,6 @@ class Life:
     """One worker process: what it does in each of its heartbeats, from nothing."""
 
     beats: list[tuple[int, int, int, int]]
-    told: list[pb.Heartbeat] = field(default_factory=list)
 
     def heartbeats(self) -> list[pb.Heartbeat]:
         resources = pb.Resources(page_bytes=PAGE_BYTES, disk=pb.Tier(capacity_bytes=1))
