@@ -32,6 +32,7 @@ from benchmarks import (
     second_question,
     streaming_memory,
     tokenise,
+    tracing,
     upload,
 )
 from benchmarks.recall import measure as recall
@@ -55,6 +56,7 @@ def measurements(peers: str | None) -> dict[str, Callable[[], Sequence[Any]]]:
         "result-cache": result_cache.main,
         "second-question": second_question.main,
         "traces": traces.main,
+        "tracing": tracing.main,
         "upload": upload.main,
         "health": health.main,
         "generation": partial(generation.main, peers),

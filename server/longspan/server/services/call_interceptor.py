@@ -84,7 +84,7 @@ def _noted(call: CurrentCall, context: Context) -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        code = _cut(context)
+        code = grpc.StatusCode.OK if call.complete else _cut(context)
         raise
     except grpc.aio.AbortError:
         code = _aborted(context)
