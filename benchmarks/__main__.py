@@ -33,6 +33,7 @@ from benchmarks import (
     second_question,
     streaming_memory,
     tokenise,
+    tracing,
     upload,
 )
 from benchmarks.recall import measure as recall
@@ -56,6 +57,7 @@ def measurements(peers: str | None) -> dict[str, Callable[[], Sequence[Any]]]:
         "result-cache": result_cache.main,
         "second-question": second_question.main,
         "traces": traces.main,
+        "tracing": tracing.main,
         "upload": upload.main,
         "health": health.main,
         "observability": observability.main,

@@ -70,7 +70,7 @@ async def logged(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Logg
     model = streaming_decoder(folder / "model", context_tokens=4096)
     options = ["--log-format", "json", "--log-level", "debug", "--encoder", "none"]
     options += ["--model", str(model), "--dtype", "float32", "--worker-threads", "1"]
-    options += ["--kv-memory", "64MiB", "--trust-tenant-metadata"]
+    options += ["--kv-memory", "64MiB", "--trust-tenant-metadata", "true"]
     async with (
         server_process(folder, *options) as server,
         grpc.aio.insecure_channel(server.target) as channel,

@@ -12,6 +12,7 @@ import grpc
 import pytest
 import pytest_asyncio
 
+from longspan.client import AsyncClient, Client
 from longspan.server.identity import DEFAULT_TENANT, DocumentId
 from longspan.v1 import document_service_pb2 as docs
 from longspan.v1 import inference_service_pb2 as pb
@@ -20,7 +21,7 @@ from tests.e2e.generation import generating, hear, prompt
 from tests.pool.stories import stories
 from tests.support.collector import Collector, Received, black_hole, closed_port, collecting
 from tests.support.serving import Serving
-from tests.support.tracing import server_span
+from tests.support.tracing import calling, server_span
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -81,6 +82,43 @@ async def test_success(serving: Serving, collector: Collector, document_id: str)
     )
     assert span.attributes["gen_ai.operation.name"] == "chat"
     assert span.attributes["gen_ai.request.model"]
+
+
+async def test_both_clients_hand_their_trace_on(
+    serving: Serving, collector: Collector, document_id: str
+) -> None:
+    def blocking() -> None:
+        with Client(serving.target) as client:
+            client.get(document_id)
+
+    with calling(collector) as caller:
+        with caller.span() as by_blocking:
+            await asyncio.to_thread(blocking)
+        async with AsyncClient(serving.target) as client:
+            with caller.span() as by_async:
+                await client.get(document_id)
+            # Outside of any span there is no trace to belong to.
+            await client.get(document_id)
+    name = "longspan.v1.DocumentService/GetDocument"
+    await collector.until(lambda: len(collector.named(name)) >= 3)
+    for trace_id in (by_blocking, by_async):
+        [client_span] = collector.named("client", trace_id)
+        assert collector.child(client_span, name) is not None
+    assert "" in {span.parent_id for span in collector.named(name)}
+
+
+async def test_an_answer_that_was_heard_is_no_cancelled_call(
+    serving: Serving, collector: Collector, document_id: str
+) -> None:
+    """A client that hangs up behind the last event is as usual as one that waits for the end."""
+    call = _generate(serving, document_id, max_tokens=3, seed=2)
+    async for event in call:
+        if event.WhichOneof("event") == "completed":
+            break
+    wanted = server_span(collector, call)
+    call.cancel()
+    span = await wanted
+    assert (span.status, _code(span)) == ("UNSET", "OK")
 
 
 async def test_a_client_that_cancels(

@@ -46,6 +46,21 @@ def test_the_file_may_be_named_in_the_environment(
     assert load_config([]).workers == 5
 
 
+def test_spans_go_nowhere_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_config([]).tracing.endpoint is None
+    monkeypatch.setenv("LONGSPAN_TRACING__ENDPOINT", "http://collector:4317")
+    tracing = load_config(["--tracing.sample-ratio", "0.25"]).tracing
+    assert (tracing.endpoint, tracing.sample_ratio) == ("http://collector:4317", 0.25)
+
+
+@pytest.mark.parametrize(
+    "flags", [["--tracing.endpoint", "collector:4317"], ["--tracing.sample-ratio", "1.5"]]
+)
+def test_spans_cannot_go_just_anywhere(flags: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"tracing\."):
+        load_config(flags)
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [

@@ -159,7 +159,8 @@ def _values(attributes: Any) -> dict[str, Any]:
 
 
 def _value(attribute: KeyValue) -> Any:
-    kind = attribute.value.WhichOneof("value")
+    value: Any = attribute.value
+    kind = value.WhichOneof("value")
     if kind == "array_value":
-        return [getattr(v, v.WhichOneof("value")) for v in attribute.value.array_value.values]
-    return getattr(attribute.value, kind) if kind else None
+        return [getattr(one, one.WhichOneof("value")) for one in value.array_value.values]
+    return getattr(value, kind) if kind else None

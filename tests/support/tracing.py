@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -46,7 +48,14 @@ def calling(collector: Collector) -> Iterator[Caller]:
 async def request_id(call: Any) -> str:
     """What a raw call was told its id is."""
     metadata = dict(await call.initial_metadata())
-    return str(metadata[REQUEST_ID_KEY])
+    if REQUEST_ID_KEY in metadata:
+        return str(metadata[REQUEST_ID_KEY])
+    # A call that fails at once may have its end before its beginning, on this side.
+    status = await rpc_status.aio.from_call(call)
+    request = error_details_pb2.RequestInfo()
+    assert status is not None
+    assert any(detail.Unpack(request) for detail in status.details)
+    return str(request.request_id)
 
 
 async def server_span(collector: Collector, call: Any) -> Received:

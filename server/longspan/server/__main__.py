@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from longspan.server.aio import cancel_and_wait
 from longspan.server.config import Config, load_config
 from longspan.server.errors import ConfigError
+from longspan.server.grpc_core import prepare_grpc_core
 from longspan.server.logs.setup import log_to_stderr
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = load_config(sys.argv[1:] if arguments is None else arguments)
         log_to_stderr(config.log_level, config.log_format)
+        prepare_grpc_core()
         return _run(config)
     except ConfigError as error:
         print(f"longspan serve: {error}", file=sys.stderr)

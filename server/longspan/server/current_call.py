@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from opentelemetry.trace import INVALID_SPAN, NoOpTracer, Span, Tracer
 
+from longspan.server.tracing import names
+
 REQUEST_ID_KEY = "longspan-request-id"
 """Initial metadata of every response."""
 
@@ -24,6 +26,7 @@ class CurrentCall:
         tracer: makes the spans of this call.
         span: of the whole call.
         usage: counts for the access line, by name.
+        complete: the client has been sent the last event, and may hang up.
     """
 
     request_id: str
@@ -32,6 +35,7 @@ class CurrentCall:
     tracer: Tracer = field(default_factory=NoOpTracer)
     span: Span = INVALID_SPAN
     usage: dict[str, int | str] = field(default_factory=dict)
+    complete: bool = False
 
 
 _current: ContextVar[CurrentCall | None] = ContextVar("longspan_call", default=None)
@@ -58,7 +62,7 @@ def known_as(tenant: str) -> str:
     if call is None:
         return new_request_id()
     call.tenant = tenant
-    call.span.set_attribute("longspan.tenant", tenant)
+    call.span.set_attribute(names.TENANT, tenant)
     return call.request_id
 
 

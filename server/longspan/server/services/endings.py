@@ -7,6 +7,8 @@ from typing import Any
 
 import grpc
 
+from longspan.server.current_call import current_call
+
 DEADLINE_SLACK_S = 0.1
 """A client that gives up at its deadline is heard a moment before the server's own clock ends."""
 
@@ -16,10 +18,13 @@ _CODES = {one.value[0]: one for one in grpc.StatusCode}
 def code_of(
     error: BaseException | None, context: grpc.aio.ServicerContext[Any, Any]
 ) -> grpc.StatusCode:
-    """The status of a call whose handler returned, or raised this."""
+    """The status of the current call, whose handler returned, or raised this."""
     if error is None:
         return grpc.StatusCode.OK
     if isinstance(error, asyncio.CancelledError):
+        call = current_call()
+        if call is not None and call.complete:
+            return grpc.StatusCode.OK
         return _cut(context)
     if isinstance(error, grpc.aio.AbortError):
         code: Any = context.code()

@@ -8,12 +8,15 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 
+from longspan.server.current_call import current_call
 from longspan.server.errors import DeadlineExceeded, InvalidRequest, UploadBusy
 from longspan.server.tracing.answers import note_completed, note_stored
 from longspan.server.upload.desk import Hold
 
 Request = TypeVar("Request")
 Context = grpc.aio.ServicerContext[Any, Any]
+# A client that has one of them may hang up.
+LAST_EVENTS = frozenset({"completed", "stored"})
 
 
 class Malformed:
@@ -96,3 +99,5 @@ class Outbox:
             note_stored(event["stored"].document)
         async with self._lock:
             await self._context.write(self._response(**event))
+        if (call := current_call()) is not None and not LAST_EVENTS.isdisjoint(event):
+            call.complete = True

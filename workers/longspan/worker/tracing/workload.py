@@ -11,8 +11,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.worker.generation.plan import SequenceId, StepPlan
 from longspan.worker.generation.workload import Generation
-from longspan.worker.tracing.sequence_spans import JOB, POLICY, REPLAYED, SequenceSpans
 from longspan.worker.tally import Tally
+from longspan.worker.tracing.sequence_spans import JOB, POLICY, REPLAYED, SequenceSpans
 from longspan.worker.workload import PageCounts
 
 TOKEN_BYTES = 4
