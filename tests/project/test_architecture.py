@@ -76,7 +76,7 @@ def test_the_blob_store_is_for_every_part() -> None:
 
 
 def test_every_relative_link_in_the_documents_leads_somewhere() -> None:
-    pages = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"]
+    pages = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
     pages += sorted((REPOSITORY / "docs").glob("*.md"))
     for page in pages:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):

@@ -33,7 +33,7 @@ STREAMS = 60
 SHARED = 10
 CANARY = re.compile(rb"CANARY-[ab]-\d+")
 SAME = b"The same words for everybody. They say who pays: the supplier pays. " * 60
-GREEDY = {"max_tokens": 4, "temperature": 0.0}
+GREEDY: dict[str, Any] = {"max_tokens": 4, "temperature": 0.0}
 
 
 @dataclass(frozen=True)

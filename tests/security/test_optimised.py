@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -37,7 +38,7 @@ def test_no_check_is_an_assertion(path: Path) -> None:
     assert found == []
 
 
-def ended(port: int, messages: list[object], metadata: Metadata | None) -> Refusal | None:
+def ended(port: int, messages: list[Any], metadata: Metadata | None) -> Refusal | None:
     """How an upload ends."""
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = document_service_pb2_grpc.DocumentServiceStub(channel)
@@ -58,7 +59,7 @@ def test_without_assertions_the_same_is_refused(
     limits = ("--limits.chunk-bytes", "1000", "--limits.document-bytes", "2000")
     large = [header(), chunk(0, bytes(1001))]
     with ServerProcess.running(tmp_path, *flags, *limits) as server:
-        tries: list[tuple[list[object], Metadata | None, str | None]] = [
+        tries: list[tuple[list[Any], Metadata | None, str | None]] = [
             (whole(b"text"), keys.sent("a"), None),
             (whole(b"text"), None, "UNAUTHENTICATED"),
             (whole(b"text"), (("authorization", "Bearer x"),), "UNAUTHENTICATED"),

@@ -41,8 +41,11 @@ def test_the_newest_good_value(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert load.times == 1
     replace(path, "2")
     assert [number.value() for _ in range(3)] == [2, 2, 2]
-    for spoil in (lambda: replace(path, "x"), path.unlink):
-        spoil()
+    for spoilt in ("x", None):
+        if spoilt is None:
+            path.unlink()
+        else:
+            replace(path, spoilt)
         assert [number.value() for _ in range(3)] == [2, 2, 2]
     # Each bad state is tried and told once.
     assert load.times == 4
@@ -53,9 +56,9 @@ def test_the_newest_good_value(tmp_path: Path, caplog: pytest.LogCaptureFixture)
 
 def test_a_folder_of_links_that_is_swapped(tmp_path: Path) -> None:
     """As Kubernetes does it: of the same length, and both written at the same time."""
-    for number in ("1", "2"):
-        (tmp_path / number).mkdir()
-        (tmp_path / number / "value").write_text(number)
+    for name in ("1", "2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "value").write_text(name)
     (tmp_path / "now").symlink_to("1")
     path = tmp_path / "now" / "value"
     number = Reloaded([path], Loading(path), every_s=0.0)
