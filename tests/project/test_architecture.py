@@ -87,7 +87,7 @@ def test_the_optional_parts_are_all_declared() -> None:
     import tomllib
 
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
-    extras = "client server worker embedded fidelity flash redis ray compress dev"
+    extras = "client server worker embedded fidelity gpu flash redis ray compress dev"
     assert set(project["optional-dependencies"]) == set(extras.split())
 
 

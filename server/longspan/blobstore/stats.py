@@ -34,6 +34,9 @@ class Miss(StrEnum):
     CHECKSUM = "checksum"
 
 
+DAMAGE = frozenset(Miss) - {Miss.ABSENT, Miss.GONE, Miss.IO}
+
+
 @dataclass(frozen=True, slots=True)
 class Stats:
     """A moment of a store.

@@ -25,6 +25,9 @@ from longspan.server.index.indexes import Indexes
 from longspan.server.kv.cache import KvCache
 from longspan.server.kv.keeper import Keeper
 from longspan.server.listener import Listener, check_free
+from longspan.server.metrics.exporter import Exporter
+from longspan.server.metrics.metrics import Metrics
+from longspan.server.metrics.sampler import Sampler
 from longspan.server.pool.config import PoolConfig
 from longspan.server.pool.model_info import ModelInfo
 from longspan.server.queue.dispatcher import Dispatcher
@@ -59,12 +62,20 @@ class Server:
         application: the parts behind the API.
         port: where it listens.
         admin_port: where health and reflection answer, if anywhere.
+        metrics_port: where Prometheus scrapes, if anywhere.
     """
 
-    def __init__(self, application: Application, listener: Listener, config: Config) -> None:
+    def __init__(
+        self,
+        application: Application,
+        listener: Listener,
+        config: Config,
+        exporter: Exporter | None,
+    ) -> None:
         self.application = application
         self.port = listener.port
         self.admin_port = listener.admin_port
+        self.metrics_port = None if exporter is None else exporter.port
         self._listener = listener
         self._config = config
 
@@ -94,6 +105,8 @@ async def running_server(
     """
     _check_before_loading(config)
     async with AsyncExitStack() as stack:
+        metrics = Metrics()
+        exporter = await _export(config, metrics, stack)
         library = await stack.enter_async_context(Library(config.data_dir, config.limits))
         files = stack.enter_context(ThreadPoolExecutor(FILE_THREADS, "files"))
         health = Health()
@@ -101,9 +114,11 @@ async def running_server(
         encoders = pool or encoder_pool(config, sockets)
         try:
             async with asyncio.TaskGroup() as group:
-                embedding = group.create_task(_start_embedder(config, encoders, health, stack))
+                embedding = group.create_task(
+                    _start_embedder(config, encoders, health, metrics, stack)
+                )
                 decoding = group.create_task(
-                    _start_decoder(config, model_pool, sockets, health, stack)
+                    _start_decoder(config, model_pool, sockets, health, metrics, stack)
                 )
         except BaseExceptionGroup as failures:
             raise_first(failures)
@@ -112,20 +127,27 @@ async def running_server(
         if embedder is not None:
             memory_bytes = config.limits.index_memory_bytes
             indexes = Indexes(library, embedder, memory_bytes=memory_bytes)
-        results = await open_results(config, stack)
-        desk = UploadDesk(library, config.limits, files)
+        results = await open_results(config, stack, metrics)
+        desk = UploadDesk(library, config.limits, files, metrics.documents)
         application = Application(
             limits=config.limits,
-            admission=Admission(config.limits, trust_tenant_metadata=config.trust_tenant_metadata),
+            admission=Admission(
+                config.limits,
+                metrics.requests,
+                trust_tenant_metadata=config.trust_tenant_metadata,
+            ),
             library=library,
             desk=desk,
-            intake=Intake(desk, indexes, config.limits),
+            intake=Intake(desk, indexes, config.limits, metrics.documents),
             embedder=embedder,
             indexes=indexes,
             decoder=decoder,
             kv=None if decoder is None else KvCache(decoder.dispatcher),
             results=results,
+            metrics=metrics,
         )
+        if exporter is not None:
+            _sample(application, metrics, stack)
         if decoder is not None:
             keeping = asyncio.create_task(Keeper(decoder.dispatcher, library).run())
             stack.push_async_callback(cancel_and_wait, keeping)
@@ -134,13 +156,13 @@ async def running_server(
         listener = await Listener.start(config, application, health)
         stack.push_async_callback(application.admission.drain, UNWIND_S)
         stack.push_async_callback(listener.stop, 0.0)
-        server = Server(application, listener, config)
+        server = Server(application, listener, config, exporter)
         health.serving()
         yield server
 
 
 async def _start_embedder(
-    config: Config, pool: PoolConfig, health: Health, stack: AsyncExitStack
+    config: Config, pool: PoolConfig, health: Health, metrics: Metrics, stack: AsyncExitStack
 ) -> Embedder | None:
     if config.encoder == "none":
         return None
@@ -149,6 +171,7 @@ async def _start_embedder(
         pool,
         _queue_limits(config),
         health_changed=partial(health.workers_changed, "encoder"),
+        metrics=metrics.encoder,
     )
     model = await _ready(dispatcher, stack)
     threads = stack.enter_context(ThreadPoolExecutor(TEXT_THREADS, "text"))
@@ -160,6 +183,7 @@ async def _start_decoder(
     pool: PoolConfig | None,
     sockets: Path | None,
     health: Health,
+    metrics: Metrics,
     stack: AsyncExitStack,
 ) -> Decoder | None:
     if config.model is None:
@@ -173,6 +197,7 @@ async def _start_decoder(
         pool or decoder_pool(config, folder, sockets),
         _queue_limits(config),
         health_changed=partial(health.workers_changed, "model"),
+        metrics=metrics.decoder,
     )
     info = await _ready(dispatcher, stack)
     policy = await in_thread(threads, lambda: policy_digest(config.attention))
@@ -198,12 +223,28 @@ def _queue_limits(config: Config) -> QueueLimits:
 
 def _check_before_loading(config: Config) -> None:
     """Find out in milliseconds what would otherwise fail after the model is loaded."""
-    for address in (config.listen, config.admin_listen):
+    for address in (config.listen, config.admin_listen, config.metrics.listen):
         if address is not None:
             check_free(address)
     ready_file = config.ready_file
     if ready_file is not None and not ready_file.parent.is_dir():
         raise ConfigError(f"ready_file {ready_file}: there is no folder {ready_file.parent}")
+
+
+async def _export(config: Config, metrics: Metrics, stack: AsyncExitStack) -> Exporter | None:
+    """Serve metrics from now on: a model may take minutes to load."""
+    address = config.metrics.listen
+    if address is None:
+        return None
+    exporter = await asyncio.to_thread(Exporter.start, address, metrics.registry)
+    stack.push_async_callback(asyncio.to_thread, exporter.close)
+    return exporter
+
+
+def _sample(application: Application, metrics: Metrics, stack: AsyncExitStack) -> None:
+    sampler = Sampler(application, metrics)
+    for watching in (sampler.run(), sampler.watch_lag()):
+        stack.push_async_callback(cancel_and_wait, asyncio.create_task(watching))
 
 
 async def _sweep(desk: UploadDesk, lease_s: float) -> None:

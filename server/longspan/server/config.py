@@ -35,6 +35,7 @@ from pydantic_settings.exceptions import SettingsError
 
 from longspan.server.errors import ConfigError
 from longspan.server.limits import Limits
+from longspan.server.metrics.settings import MetricsSettings
 
 PREFIX = "LONGSPAN_"
 # The client's own variable, which a shared environment may hold.
@@ -154,6 +155,7 @@ class Config(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     limits: Limits = Limits()
+    metrics: MetricsSettings = MetricsSettings()
 
     @model_validator(mode="after")
     def _values_fit_together(self) -> Self:

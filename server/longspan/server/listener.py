@@ -17,6 +17,7 @@ from longspan.server.services.cache_service import CacheService
 from longspan.server.services.document_service import DocumentService
 from longspan.server.services.errors_interceptor import ErrorsInterceptor
 from longspan.server.services.inference_service import InferenceService
+from longspan.server.services.metrics_interceptor import MetricsInterceptor
 from longspan.v1 import (
     cache_service_pb2,
     cache_service_pb2_grpc,
@@ -64,7 +65,8 @@ class Listener:
         self._health = health
         limits = config.limits
         self._api = grpc.aio.server(
-            interceptors=[ErrorsInterceptor()],
+            # In this order: what stands before sees the statuses of what stands behind.
+            interceptors=[MetricsInterceptor(application.metrics), ErrorsInterceptor()],
             options=_options(limits.message_bytes),
             maximum_concurrent_rpcs=FUSE_FACTOR * limits.requests,
         )
@@ -115,7 +117,7 @@ def check_free(address: str) -> None:
     Raises:
         ConfigError: it is malformed or in use.
     """
-    host, port = _host_and_port(address)
+    host, port = host_and_port(address)
     try:
         [(family, kind, protocol, _, where), *_] = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM
@@ -124,21 +126,26 @@ def check_free(address: str) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(where)
     except OSError as error:
-        raise _not_free(address) from error
+        raise not_free(address) from error
 
 
 def _bind(server: grpc.aio.Server, address: str) -> int:
-    _host_and_port(address)
+    host_and_port(address)
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise _not_free(address) from error
+        raise not_free(address) from error
     if port == 0:
-        raise _not_free(address)
+        raise not_free(address)
     return port
 
 
-def _host_and_port(address: str) -> tuple[str, int]:
+def host_and_port(address: str) -> tuple[str, int]:
+    """An address taken apart.
+
+    Raises:
+        ConfigError: it is malformed.
+    """
     # gRPC takes a port modulo 65536, and picks one where there is none.
     host, _, number = address.rpartition(":")
     if not (host and number.isascii() and number.isdecimal() and int(number) <= LAST_PORT):
@@ -146,7 +153,8 @@ def _host_and_port(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(number)
 
 
-def _not_free(address: str) -> ConfigError:
+def not_free(address: str) -> ConfigError:
+    """The one wording of an address that cannot be had."""
     return ConfigError(
         f"cannot listen on {address}: it is in use, or not an address of this machine"
     )

@@ -81,7 +81,7 @@ class Engine(Generic[PlanT, ResultT]):
             self._changed.notify_all()
 
     def heartbeat(self, session: Session[PlanT, ResultT]) -> pb.Event:
-        """The engine's state as this session may see it."""
+        """The engine's state as this session may see it, and what nobody was told of yet."""
         with self._changed:
             return heartbeat(
                 self._steps,
@@ -89,6 +89,7 @@ class Engine(Generic[PlanT, ResultT]):
                 jobs=session.workload.jobs,
                 running=session.workload.running,
                 pages=session.workload.pages,
+                computed=session.workload.tally.drain(),
             )
 
     def _live_or_die(self) -> None:

@@ -20,7 +20,13 @@ def failed(job_id: int, reason: str, message: str) -> pb.Event:
 
 
 def heartbeat(
-    step: int, *, busy: bool, jobs: int, running: Sequence[int], pages: PageCounts
+    step: int,
+    *,
+    busy: bool,
+    jobs: int,
+    running: Sequence[int],
+    pages: PageCounts,
+    computed: pb.Computed | None = None,
 ) -> pb.Event:
     """A sign of life; ``running`` names the jobs in the running step."""
     return pb.Event(
@@ -31,6 +37,8 @@ def heartbeat(
             running=running,
             used_pages=pages.used,
             cached_pages=pages.cached,
+            total_pages=pages.total,
+            computed=computed,
         )
     )
 

@@ -22,6 +22,10 @@ HEARTBEAT_S = 0.25
 """Time between heartbeats; half of what the protocol's readers may rely on."""
 
 
+RESOURCES_S = 1.0
+"""Time between two looks at what the process takes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepLimits:
     """Largest engine step.

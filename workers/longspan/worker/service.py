@@ -11,7 +11,7 @@ import grpc
 from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.internal.v1 import worker_service_pb2_grpc as pb_grpc
 from longspan.worker.engine import Engine, Session
-from longspan.worker.limits import HEARTBEAT_S
+from longspan.worker.limits import HEARTBEAT_S, RESOURCES_S
 from longspan.worker.served import Served
 from longspan.worker.wire import Context, Wire, WireClosed
 
@@ -23,6 +23,7 @@ class WorkerService(pb_grpc.WorkerServiceServicer):
         self._engine = engine
         self._served = served
         self._session: Session[Any, Any] | None = None
+        self._resources: pb.Resources | None = None
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -52,10 +53,12 @@ class WorkerService(pb_grpc.WorkerServiceServicer):
     async def _serve(
         self, session: Session[Any, Any], requests: AsyncIterator[pb.ExecuteRequest]
     ) -> None:
+        self._resources = await asyncio.to_thread(self._served.look)
         await session.wire.send([self._served.ready])
         tasks = {
             asyncio.create_task(self._read(session, requests)),
             asyncio.create_task(self._beat(session)),
+            asyncio.create_task(self._look()),
             asyncio.create_task(self._stopping.wait()),
         }
         try:
@@ -71,8 +74,18 @@ class WorkerService(pb_grpc.WorkerServiceServicer):
 
     async def _beat(self, session: Session[Any, Any]) -> None:
         while True:
-            await session.wire.send([self._engine.heartbeat(session)])
+            event = self._engine.heartbeat(session)
+            if self._resources is not None:
+                event.heartbeat.resources.CopyFrom(self._resources)
+                self._resources = None
+            await session.wire.send([event])
             await asyncio.sleep(HEARTBEAT_S)
+
+    async def _look(self) -> None:
+        """Look in a thread: a driver that hangs must not hold up a heartbeat."""
+        while True:
+            await asyncio.sleep(RESOURCES_S)
+            self._resources = await asyncio.to_thread(self._served.look)
 
     async def _read(
         self, session: Session[Any, Any], requests: AsyncIterator[pb.ExecuteRequest]

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from longspan.internal.v1 import worker_service_pb2 as pb
+from longspan.worker.tally import Tally
 
 
 class PageCounts(NamedTuple):
-    """KV pages that sequences hold, and free ones that keep what they held."""
+    """KV pages that sequences hold, free ones that keep what they held, and all there are."""
 
     used: int = 0
     cached: int = 0
+    total: int = 0
 
 
 PlanT = TypeVar("PlanT")
@@ -39,6 +41,11 @@ class Workload(Protocol[PlanT, ResultT]):
     @property
     def pages(self) -> PageCounts:
         """KV pages of the model; zeros where it has none."""
+        ...
+
+    @property
+    def tally(self) -> Tally:
+        """What its steps have computed and nobody was told yet."""
         ...
 
     def handle(self, request: pb.ExecuteRequest, now: float) -> list[pb.Event]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 
 BAD_MODEL_STATUS = 3
 NO_MEMORY_STATUS = 4
@@ -65,6 +65,15 @@ class DeathCause(Enum):
     STOPPED = "was stopped"
 
 
+class RestartReason(StrEnum):
+    """Why a process had to be replaced, for those who count."""
+
+    EXIT = "exit"
+    SIGNAL = "signal"
+    HANG = "hang"
+    START_FAILED = "start_failed"
+
+
 @dataclass(frozen=True, slots=True)
 class Death:
     """How a worker process ended.
@@ -72,11 +81,13 @@ class Death:
     Attributes:
         exit_status: as ``subprocess`` has it, negative for a signal; None when it never ran.
         detail: the last line of its standard error, or why it was refused.
+        was_ready: it had taken commands.
     """
 
     cause: DeathCause
     exit_status: int | None
     detail: str
+    was_ready: bool = True
 
     @property
     def by_hand(self) -> bool:
@@ -95,6 +106,16 @@ class Death:
     def lacks_memory(self) -> bool:
         """True where it found too little memory when it started."""
         return self.cause is not DeathCause.STOPPED and self.exit_status == NO_MEMORY_STATUS
+
+    @property
+    def restart_reason(self) -> RestartReason:
+        """Why another process takes its place."""
+        if not self.was_ready:
+            return RestartReason.START_FAILED
+        if self.cause in (DeathCause.SILENT, DeathCause.HUNG):
+            return RestartReason.HANG
+        by_signal = self.exit_status is not None and self.exit_status < 0
+        return RestartReason.SIGNAL if by_signal else RestartReason.EXIT
 
     def __str__(self) -> str:
         detail = f": {self.detail}" if self.detail else ""

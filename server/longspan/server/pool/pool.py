@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.server.errors import WorkersUnavailable
+from longspan.server.metrics.role import RoleMetrics
 from longspan.server.pool.backoff import Backoff
 from longspan.server.pool.config import PoolConfig
 from longspan.server.pool.lifecycle import Death, WorkerState
@@ -47,8 +49,9 @@ class Pool:
         restarts: processes started in place of dead ones.
     """
 
-    def __init__(self, config: PoolConfig, hooks: PoolHooks) -> None:
+    def __init__(self, config: PoolConfig, hooks: PoolHooks, metrics: RoleMetrics) -> None:
         self._config = config
+        self._metrics = metrics
         self._hooks = hooks
         self._workers: dict[int, Worker] = {}
         self._failures: dict[int, Death] = {}
@@ -68,6 +71,13 @@ class Pool:
     def pids(self) -> list[int]:
         """Process ids of the workers that run."""
         return [worker.pid for worker in self._workers.values() if worker.pid is not None]
+
+    @property
+    def states(self) -> Counter[str]:
+        """How many processes are ready, starting, and down."""
+        states = Counter(_seen(worker.state) for worker in self._workers.values())
+        states["down"] += self._config.workers - states.total()
+        return states
 
     @property
     def failure(self) -> str | None:
@@ -128,17 +138,18 @@ class Pool:
             if self._is_final(death):
                 self._fail(slot, death)
                 return
-            await self._pause(backoff.delay_s(clock() - started_s))
+            await self._pause(backoff.delay_s(clock() - started_s), death)
 
     async def _run_one(self, slot: int, sockets: SocketDirectory) -> Death:
         hooks = WorkerHooks(ready=self._became_ready, answered=self._hooks.answered)
         again = self._config.again(self.model) if self.model is not None else ()
-        worker = Worker(slot, sockets.new_path(), self._config, hooks, again=again)
-        self._workers[slot] = worker
-        try:
-            death = await worker.run()
-        finally:
-            del self._workers[slot]
+        with self._metrics.meter() as meter:
+            worker = Worker(slot, sockets.new_path(), self._config, hooks, meter, again=again)
+            self._workers[slot] = worker
+            try:
+                death = await worker.run()
+            finally:
+                del self._workers[slot]
         if not self._stopping.is_set():
             _log.warning("%s: %s", worker.name, death)
         if self._is_final(death):
@@ -155,11 +166,13 @@ class Pool:
         if self.failure is not None:
             self._settled.set()
 
-    async def _pause(self, delay_s: float) -> None:
+    async def _pause(self, delay_s: float, death: Death) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay_s):
                 await self._stopping.wait()
-        self.restarts += not self._stopping.is_set()
+        if not self._stopping.is_set():
+            self.restarts += 1
+            self._metrics.restarted(death.restart_reason)
 
     def _became_ready(self, worker: Worker, model: ModelInfo) -> str | None:
         if self.model is None:
@@ -177,3 +190,8 @@ class Pool:
             longest_s=self._config.longest_backoff_s,
             healthy_s=self._config.healthy_s,
         )
+
+
+def _seen(state: WorkerState) -> str:
+    """A process's state as those see it who wait for it."""
+    return state.name.lower() if state in (WorkerState.READY, WorkerState.STARTING) else "down"

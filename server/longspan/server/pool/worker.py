@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc.aio
 
 from longspan.internal.v1 import worker_service_pb2 as pb
+from longspan.server.metrics.worker_meter import WorkerMeter
 from longspan.server.pool.channel import Command, CommandStream
 from longspan.server.pool.config import MOST_QUESTIONS, PoolConfig
 from longspan.server.pool.lifecycle import Death, DeathCause, WorkerState, moved
@@ -40,7 +41,7 @@ class WorkerHooks:
 class Worker:
     """One process and its stream; ``run`` is its whole life and is called once.
 
-    ``again`` is added to the configured command line.
+    ``again`` is added to the configured command line; ``meter`` hears what it tells of itself.
 
     Attributes:
         state: see ``lifecycle``.
@@ -54,6 +55,7 @@ class Worker:
         path: Path,
         config: PoolConfig,
         hooks: WorkerHooks,
+        meter: WorkerMeter,
         *,
         again: Sequence[str] = (),
     ) -> None:
@@ -66,6 +68,8 @@ class Worker:
         self._path = path
         self._config = config
         self._hooks = hooks
+        self._meter = meter
+        self._was_ready = False
         self._again = again
         # At most four commands wait for each job that is held, and as many for jobs that left
         # while theirs still waited.
@@ -154,12 +158,14 @@ class Worker:
         elif kind == "heartbeat":
             self.running = tuple(event.heartbeat.running)
             self.used_pages = event.heartbeat.used_pages
+            self._meter.heard(event.heartbeat)
             watchdog.heard(now, step=event.heartbeat.step, busy=event.heartbeat.busy)
         else:
             self._hooks.answered(self, event)
 
     def _become_ready(self, model: ModelInfo) -> None:
         self.state = moved(self.state, WorkerState.READY)
+        self._was_ready = True
         self._refusal = self._hooks.ready(self, model)
 
     async def _shut_down(self, process: ChildProcess) -> None:
@@ -168,7 +174,7 @@ class Worker:
         await process.exits_within(self._config.stop_grace_s)
 
     def _end(self, cause: DeathCause, status: int | None, detail: str) -> Death:
-        death = Death(cause, status, detail)
+        death = Death(cause, status, detail, self._was_ready)
         self.state = moved(self.state, WorkerState.FAILED if death.final else WorkerState.DEAD)
         return death
 

@@ -15,6 +15,8 @@ from longspan.server.errors import (
     LongspanError,
     WorkersUnavailable,
 )
+from longspan.server.metrics.metrics import Metrics
+from longspan.server.metrics.role import RoleMetrics
 from longspan.server.pool.config import PoolConfig
 from longspan.server.pool.lifecycle import Death, DeathCause, WorkerState
 from longspan.server.pool.model_info import ModelInfo
@@ -74,6 +76,7 @@ class BaseDispatcher(ABC, Generic[W]):
     Args:
         health_changed: called with True when the first worker becomes ready and with
             False when the last one is gone.
+        metrics: of the role; None: nobody looks at them.
     """
 
     def __init__(
@@ -83,16 +86,18 @@ class BaseDispatcher(ABC, Generic[W]):
         *,
         quarantine: Quarantine | None = None,
         health_changed: Callable[[bool], None] | None = None,
+        metrics: RoleMetrics | None = None,
     ) -> None:
         self._config = config
         self._queue = FairQueue(limits)
         self._quarantine = quarantine or Quarantine()
         hooks = PoolHooks(ready=self._ready, answered=self._heard, died=self._died)
-        self._pool = Pool(config, hooks)
+        self._pool = Pool(config, hooks, metrics or Metrics().encoder)
         self._health_changed = health_changed
         self._loop = asyncio.get_running_loop()
         self._ids = itertools.count(1)
         self._works: dict[JobId, W] = {}
+        self._queued_s: dict[JobId, float] = {}
         self._waiting = 0
         self._windows: dict[Worker, Window] = {}
         self._draining = False
@@ -186,6 +191,8 @@ class BaseDispatcher(ABC, Generic[W]):
             waiting=self._waiting,
             jobs=len(self._works),
             restarts=self._pool.restarts,
+            oldest_age_s=self._oldest_age_s(),
+            workers=self._pool.states,
         )
 
     def check_idle(self) -> None:
@@ -224,8 +231,10 @@ class BaseDispatcher(ABC, Generic[W]):
 
     def _admit(self, work: W) -> None:
         """Queue a job whose caller begins to wait."""
-        self._queue.push(work.job, self._loop.time())
+        now = self._loop.time()
+        self._queue.push(work.job, now)
         self._works[work.job.job_id] = work
+        self._queued_s[work.job.job_id] = now
         self._waiting += 1
         self._idle.clear()
         self._pump()
@@ -254,6 +263,7 @@ class BaseDispatcher(ABC, Generic[W]):
     def _drop(self, job_id: JobId) -> None:
         """The job is nowhere any more."""
         self._works.pop(job_id, None)
+        self._queued_s.pop(job_id, None)
         self._quarantine.cleared(job_id)
         self._mark_idle()
 
@@ -333,6 +343,7 @@ class BaseDispatcher(ABC, Generic[W]):
         work.request.stats.retries += 1
         self._lost(work, worker)
         self._queue.push_front(work.job)
+        self._queued_s[work.job.job_id] = self._loop.time()
 
     def _report_health(self) -> None:
         if self._healthy == self.ready:
@@ -340,6 +351,11 @@ class BaseDispatcher(ABC, Generic[W]):
         self._healthy = self.ready
         if self._health_changed is not None:
             self._health_changed(self._healthy)
+
+    def _oldest_age_s(self) -> float:
+        now = self._loop.time()
+        waiting = (since for job_id, since in self._queued_s.items() if job_id in self._queue)
+        return now - min(waiting, default=now)
 
     def _request_order(self) -> Iterator[RequestId]:
         return (self._works[job_id].request.request_id for job_id in self._queue.order())

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.server.errors import DeadlineExceeded
 from longspan.server.identity import Tenant
+from longspan.server.metrics.role import RoleMetrics
 from longspan.server.pool.config import PoolConfig
 from longspan.server.pool.lifecycle import Death, WorkerState
 from longspan.server.pool.quarantine import Quarantine
@@ -58,8 +59,15 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
         *,
         quarantine: Quarantine | None = None,
         health_changed: Callable[[bool], None] | None = None,
+        metrics: RoleMetrics | None = None,
     ) -> None:
-        super().__init__(config, limits, quarantine=quarantine, health_changed=health_changed)
+        super().__init__(
+            config,
+            limits,
+            quarantine=quarantine,
+            health_changed=health_changed,
+            metrics=metrics,
+        )
         self._homes: Homes[Worker] = Homes()
         self._became_ready: Callable[[Worker], None] = _no_matter_who
         self._left_over: Callable[[Tenant, Subject], None] = _no_matter_what

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
@@ -23,6 +24,8 @@ class DispatcherStats:
         jobs: queued or in flight; includes cancelled ones a worker has not let go of.
         waiting: callers that have not returned.
         restarts: worker processes started in place of dead ones.
+        oldest_age_s: how long the job has waited that has waited longest since it was queued.
+        workers: processes that are ready, starting, and down.
     """
 
     queued_jobs: int
@@ -31,6 +34,8 @@ class DispatcherStats:
     jobs: int
     waiting: int
     restarts: int
+    oldest_age_s: float = 0.0
+    workers: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def idle(self) -> bool:

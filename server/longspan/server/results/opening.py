@@ -12,6 +12,7 @@ from longspan.blobstore.breaker import BreakerLimits
 from longspan.blobstore.limits import StoreLimits
 from longspan.server.config import Config
 from longspan.server.errors import ConfigError
+from longspan.server.metrics.metrics import Metrics
 from longspan.server.results.disk_level import THREADS, DiskLevel, open_disk
 from longspan.server.results.first_level import FirstLevel, MemoryLevel, RedisLevel
 from longspan.server.results.results import Results
@@ -29,15 +30,21 @@ TENANT_SHARE = 0.5
 BLOCK_BYTES = 4096
 
 
-async def open_results(config: Config, stack: AsyncExitStack) -> Results:
-    """The cache; it is closed with ``stack``.
+async def open_results(
+    config: Config, stack: AsyncExitStack, metrics: Metrics | None = None
+) -> Results:
+    """The cache; it is closed with ``stack``. Without ``metrics`` nobody looks at what it counts.
 
     Raises:
         ConfigError: the address of Redis is malformed.
     """
     disk = await _disk(config, stack)
     first = _first(config)
-    results = Results(Tiers(first, disk), config.limits.result_record_bytes)
+    results = Results(
+        Tiers(first, disk),
+        config.limits.result_record_bytes,
+        None if metrics is None else metrics.results,
+    )
     stack.push_async_callback(results.close)
     if isinstance(first, RedisLevel) and not await first.connect():
         log.warning("the Redis of the result cache does not answer; it will be tried again")

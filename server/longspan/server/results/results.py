@@ -12,6 +12,8 @@ from longspan.blobstore.verify import Report
 from longspan.server.aio import cancel_and_wait
 from longspan.server.errors import LongspanError
 from longspan.server.identity import DocumentId, Tenant
+from longspan.server.metrics.metrics import Metrics
+from longspan.server.metrics.results import ResultMetrics
 from longspan.server.results.delivery import Delivery
 from longspan.server.results.eligibility import was_cut_short
 from longspan.server.results.first_level import Owner
@@ -56,10 +58,14 @@ class Results:
     Args:
         tiers: where answers are kept.
         record_bytes: longer answers are neither shared nor kept.
+        metrics: None: nobody looks at them.
     """
 
-    def __init__(self, tiers: Tiers, record_bytes: int) -> None:
+    def __init__(
+        self, tiers: Tiers, record_bytes: int, metrics: ResultMetrics | None = None
+    ) -> None:
         self._tiers = tiers
+        self._metrics = metrics or Metrics().results
         self._flights = Flights(record_bytes)
         self._counts = Counts()
         self._keeping: set[asyncio.Task[None]] = set()
@@ -192,6 +198,11 @@ class Results:
     async def _make(self, flight: Flight, request: Request, run: Run, recorder: Recorder) -> None:
         try:
             found = await self._tiers.find(request.key, request.owner)
+            self._metrics.looked_up(
+                None if found is None else found.level,
+                first=self._tiers.first is not None,
+                disk=self._tiers.disk is not None,
+            )
             if found is not None:
                 flight.replay(found.record, found.level)
                 self._flights.land(flight)
@@ -219,6 +230,7 @@ class Results:
             self._flights.land(flight)
 
     def _count(self, flight: Flight, leads: bool) -> Level | None:
+        self._metrics.joined(hit=not leads)
         level = flight.found if leads else Level.FLIGHT
         if level is None:
             self._counts.misses += 1

@@ -14,6 +14,7 @@ import grpc
 from longspan.server.errors import Draining, QueueFull
 from longspan.server.identity import TENANT_KEY, Tenant, resolve_tenant
 from longspan.server.limits import Limits
+from longspan.server.metrics.requests import RequestMetrics
 from longspan.server.queue.job import RequestId
 
 RETRY_S = 1.0
@@ -42,8 +43,11 @@ class Admission:
         active: calls admitted and not finished.
     """
 
-    def __init__(self, limits: Limits, *, trust_tenant_metadata: bool) -> None:
+    def __init__(
+        self, limits: Limits, metrics: RequestMetrics, *, trust_tenant_metadata: bool
+    ) -> None:
         self._limits = limits
+        self._metrics = metrics
         self._trusted = trust_tenant_metadata
         self._draining = False
         self._idle = asyncio.Event()
@@ -77,11 +81,13 @@ class Admission:
             )
         call = self._call(context)
         self.active += 1
+        self._metrics.active.inc()
         self._idle.clear()
         try:
             yield call
         finally:
             self.active -= 1
+            self._metrics.active.dec()
             if self.active == 0:
                 self._idle.set()
 

@@ -10,6 +10,7 @@ from longspan.server.errors import WorkersUnavailable
 from longspan.server.index.indexes import Indexes
 from longspan.server.kv.cache import KvCache
 from longspan.server.limits import Limits
+from longspan.server.metrics.metrics import Metrics
 from longspan.server.queue.job import RequestId
 from longspan.server.results.results import Results
 from longspan.server.services.admission import Admission
@@ -39,6 +40,7 @@ class Application:
     decoder: Decoder | None
     kv: KvCache | None
     results: Results
+    metrics: Metrics
 
     def require_embedder(self) -> Embedder:
         """The embedder.

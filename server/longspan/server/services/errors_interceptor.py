@@ -31,7 +31,7 @@ class ErrorsInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or not method.startswith("/longspan."):
             return handler
-        make, behaviour = _kind(handler)
+        make, behaviour = kind_of(handler)
         return make(
             _guard(behaviour, method),
             request_deserializer=_tolerant(handler.request_deserializer),
@@ -39,7 +39,8 @@ class ErrorsInterceptor(grpc.aio.ServerInterceptor):
         )
 
 
-def _kind(handler: Any) -> tuple[Callable[..., Any], Behaviour]:
+def kind_of(handler: Any) -> tuple[Callable[..., Any], Behaviour]:
+    """What makes a handler of the same kind, and what this one does."""
     if handler.unary_unary:
         return grpc.unary_unary_rpc_method_handler, handler.unary_unary
     if handler.unary_stream:

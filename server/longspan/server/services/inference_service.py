@@ -12,6 +12,7 @@ from longspan.server.services.cached import Cached
 from longspan.server.services.conversation import Clock, Conversation, check_document_ids
 from longspan.server.services.extractive import Extractive
 from longspan.server.services.generative import Generative
+from longspan.server.services.measured import Measured
 from longspan.server.services.progressing import Progressing
 from longspan.server.services.wire import Context, Inbox, Outbox
 from longspan.server.tasks.method import Method, choose_method
@@ -82,5 +83,8 @@ class InferenceService(inference_service_pb2_grpc.InferenceServiceServicer):
             behind = document_pb2.STAGE_PREFILLING
         progress = Progressing(lambda: self._app.position(call.request_id), behind=behind)
         clock = Clock.started(call.arrived_s)
-        talk = Conversation(call, outbox, progress, clock, RequestStats(), priority, message, task)
+        kind = message.WhichOneof("kind")
+        measured = Measured(outbox, self._app.metrics.requests, kind, clock)
+        stats = RequestStats()
+        talk = Conversation(call, measured, progress, clock, stats, priority, message, task)
         return talk, answering

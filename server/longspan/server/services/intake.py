@@ -12,6 +12,7 @@ from longspan.server.index.indexes import Indexes
 from longspan.server.index.passage_index import PassageIndex
 from longspan.server.index.running import RunningBuild
 from longspan.server.limits import Limits
+from longspan.server.metrics.documents import DocumentMetrics
 from longspan.server.queue.job import Priority, Subject
 from longspan.server.queue.request import RequestInfo, RequestStats
 from longspan.server.services.admission import Call
@@ -43,9 +44,17 @@ class Intake:
 
     Args:
         indexes: None when the server runs without a model: documents are kept unindexed.
+        metrics: count what is kept.
     """
 
-    def __init__(self, desk: UploadDesk, indexes: Indexes | None, limits: Limits) -> None:
+    def __init__(
+        self,
+        desk: UploadDesk,
+        indexes: Indexes | None,
+        limits: Limits,
+        metrics: DocumentMetrics,
+    ) -> None:
+        self._metrics = metrics
         self._desk = desk
         self._indexes = indexes
         self._limits = limits
@@ -66,7 +75,9 @@ class Intake:
             progress.total_bytes = session.upload.declared_bytes or 0
             async with follow(session) as behind:
                 await outbox.send(accepted=accepted(session, self._limits.chunk_bytes))
-                reception = Reception(session, hold, lambda ack: outbox.send(ack=ack), behind)
+                reception = Reception(
+                    session, hold, lambda ack: outbox.send(ack=ack), self._metrics, behind
+                )
                 progress.acknowledge = reception.acknowledge
                 document = await reception.receive(inbox.read_unless_lost)
                 progress.received(document)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from longspan.server.aio import cancel_and_wait
 from longspan.server.errors import InvalidRequest, UploadIncomplete
+from longspan.server.metrics.documents import DocumentMetrics
 from longspan.server.store.records import StoredDocument
 from longspan.server.upload.desk import Hold
 from longspan.server.upload.session import Session
@@ -43,12 +44,14 @@ class Reception:
         session: the upload.
         hold: this stream's claim on it.
         ack: sends one Ack.
+        metrics: count what is kept.
         behind: ends the upload when it fails.
     """
 
     session: Session
     hold: Hold
     ack: Callable[[upload_pb2.Ack], Awaitable[None]]
+    metrics: DocumentMetrics
     behind: Behind | None = None
     _acknowledged: int = field(default=0)
 
@@ -93,7 +96,9 @@ class Reception:
     async def _take(self, chunk: upload_pb2.Chunk) -> None:
         if self.behind is not None:
             self.behind.check()
+        before = self.session.committed_bytes
         await self.session.chunk(chunk.offset, chunk.data)
+        self.metrics.uploaded.inc(self.session.committed_bytes - before)
         if self.session.committed_bytes - self._acknowledged >= ACK_BYTES:
             await self.acknowledge()
 

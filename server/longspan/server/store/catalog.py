@@ -248,6 +248,13 @@ class Catalog:
         ).fetchone()
         return bool(row[0])
 
+    def totals(self) -> tuple[int, int]:
+        """Documents of all tenants, and their bytes. Reads all rows."""
+        row = self._db.execute(
+            "SELECT count(*), coalesce(sum(size_bytes), 0) FROM documents"
+        ).fetchone()
+        return int(row[0]), int(row[1])
+
     def count_uploads(self) -> int:
         """Uploads that are not stored yet."""
         row = self._db.execute("SELECT count(*) FROM uploads WHERE document_id IS NULL").fetchone()

@@ -47,6 +47,7 @@ class Library:
             raise ConfigError(f"catalog {self.vault.catalog} cannot be used: {error}") from error
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="library")
         self._removed: Removed = _nobody
+        self._totals: tuple[int, int] | None = None
 
     async def __aenter__(self) -> Self:
         await self._run(self._recover)
@@ -190,6 +191,13 @@ class Library:
         """Those of the names that no document and no upload of their tenants has."""
         return await self._run(lambda: [one for one in names if not self._catalog.has(*one)])
 
+    async def totals(self) -> tuple[int, int]:
+        """Documents of all tenants, and their bytes; counted again when some came or went."""
+        totals = self._totals
+        if totals is None:
+            totals = self._totals = await self._run(self._catalog.totals)
+        return totals
+
     async def count_uploads(self) -> int:
         """Uploads that are open and not stored yet."""
         return await self._run(self._catalog.count_uploads)
@@ -231,6 +239,7 @@ class Library:
         stored = replace(upload, touched_s=time.time(), document_id=document.document_id)
         kept = self._catalog.put_stored(document, stored)
         self.vault.keep(upload.upload_id, document)
+        self._totals = None
         return kept
 
     def _discard_upload(self, upload_id: UploadId) -> None:
@@ -252,6 +261,7 @@ class Library:
         self.vault.discard(document)
         uploads = self._catalog.uploads_of(document)
         self._catalog.delete_document(document.tenant, document.document_id)
+        self._totals = None
         return uploads
 
     def _expire(self, touched_before_s: float, spared: Collection[UploadId]) -> list[OpenUpload]:

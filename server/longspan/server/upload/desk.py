@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from longspan.server.errors import InvalidRequest, UploadBusy
 from longspan.server.identity import Tenant, UploadId
 from longspan.server.limits import Limits
+from longspan.server.metrics.documents import DocumentMetrics
 from longspan.server.store.library import Library
 from longspan.server.store.records import OpenUpload
 from longspan.server.upload.machine import check_length
@@ -49,8 +50,11 @@ class UploadDesk:
     on the dead stream, which therefore yields to the newer one.
     """
 
-    def __init__(self, library: Library, limits: Limits, threads: Executor) -> None:
+    def __init__(
+        self, library: Library, limits: Limits, threads: Executor, metrics: DocumentMetrics
+    ) -> None:
         self._library = library
+        self._metrics = metrics
         self._limits = limits
         self._threads = threads
         self._holds: dict[UploadId, Hold] = {}
@@ -78,6 +82,7 @@ class UploadDesk:
         self._check(header)
         upload_id = (await self._find(tenant, header)).upload_id
         hold = await self._claim(upload_id)
+        self._metrics.open.inc()
         try:
             # Looked up again: the stream that held the upload may have stored it meanwhile.
             upload = await self._library.find_upload(tenant, upload_id)
@@ -90,6 +95,7 @@ class UploadDesk:
                 await self._leave(upload, hold, session.committed_bytes)
         finally:
             del self._holds[upload_id]
+            self._metrics.open.dec()
             hold.released.set()
 
     async def _leave(self, upload: OpenUpload, hold: Hold, committed_bytes: int) -> None:

@@ -14,6 +14,7 @@ from itertools import chain
 
 from longspan.worker.encoding.job import Job, JobId, JobState, Move, text_tokens
 from longspan.worker.limits import StepLimits
+from longspan.worker.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +65,14 @@ class Scheduler:
 
     The caller loops ``plan`` → run → ``commit``; at most one plan is open. Times are seconds
     of any monotonic clock.
+
+    Attributes:
+        tally: counts the steps.
     """
 
     def __init__(self, limits: StepLimits) -> None:
         self._limits = limits
+        self.tally = Tally()
         self._interactive: dict[JobId, Job] = {}
         self._patient: dict[JobId, Job] = {}
         self._open: Plan | None = None
@@ -96,7 +101,7 @@ class Scheduler:
         """Queue a job that admission has accepted; its id is new and its texts fit a step."""
         assert job_id not in self
         queue = self._patient if max_wait_s > 0 else self._interactive
-        queue[job_id] = Job(job_id, texts, now + max(max_wait_s, 0.0))
+        queue[job_id] = Job(job_id, texts, now + max(max_wait_s, 0.0), now)
 
     def cancel(self, job_id: JobId) -> JobCancelled | None:
         """Forget a job: at once when it waits, else its ``commit`` reports it.
@@ -118,6 +123,7 @@ class Scheduler:
             return None
         waiting = self._waiting()
         chosen = [next(waiting) for _ in range(count)]
+        self.tally.waits_s += [now - job.submitted_s for job in chosen]
         self._open = Plan(tuple(PlannedText(job.job_id, job.take()) for job in chosen))
         return self._open
 
@@ -126,6 +132,7 @@ class Scheduler:
         assert plan is self._open
         for text, vector in zip(plan.texts, vectors, strict=True):
             self._require(text.job_id).vectors.append(vector)
+        self.tally.step_tokens.append(plan.tokens)
         self._open = None
         settled = [self._settle(self._require(job_id)) for job_id in plan.job_ids]
         return [outcome for outcome in settled if outcome is not None]

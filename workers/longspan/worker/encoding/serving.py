@@ -6,9 +6,11 @@ from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.worker.encoding.encoder import Encoder
 from longspan.worker.encoding.loading import load_encoder
 from longspan.worker.encoding.workload import Encoding
+from longspan.worker.gpus import open_gpu
 from longspan.worker.limits import StepLimits
 from longspan.worker.model_files import ModelFiles, find_model
 from longspan.worker.options import WorkerOptions
+from longspan.worker.resources import resident_bytes
 from longspan.worker.served import Served
 
 
@@ -21,9 +23,11 @@ def serve_encoder(options: WorkerOptions) -> Served:
     files = find_model(options.model)
     encoder = load_encoder(files, device=options.device, dtype=options.dtype)
     limits = step_limits(encoder, options.step_tokens)
+    gpu = open_gpu(encoder.device)
     return Served(
         ready=_ready(files, encoder),
         open=lambda _: Encoding(encoder.run, rules=encoder.rules, limits=limits),
+        look=lambda: pb.Resources(memory_bytes=resident_bytes(), gpus=gpu.read()),
     )
 
 

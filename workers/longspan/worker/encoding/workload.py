@@ -10,6 +10,7 @@ from longspan.worker.encoding.admission import JobRefused, TextRules, check_room
 from longspan.worker.encoding.job import JobId
 from longspan.worker.encoding.scheduler import JobCancelled, JobEncoded, Outcome, Plan, Scheduler
 from longspan.worker.limits import StepLimits
+from longspan.worker.tally import Tally
 from longspan.worker.workload import PageCounts
 
 
@@ -42,6 +43,11 @@ class Encoding:
     def pages(self) -> PageCounts:
         """An encoder has none."""
         return PageCounts()
+
+    @property
+    def tally(self) -> Tally:
+        """See ``Scheduler``."""
+        return self._scheduler.tally
 
     def handle(self, request: pb.ExecuteRequest, now: float) -> list[pb.Event]:
         """Take an Encode or a Cancel."""

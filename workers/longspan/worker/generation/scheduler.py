@@ -29,6 +29,7 @@ from longspan.worker.generation.sequence import Sequence, SequenceSpec
 from longspan.worker.generation.states import Move, SequenceState
 from longspan.worker.kv.label import Label
 from longspan.worker.kv.pages import PageTable
+from longspan.worker.tally import Tally
 
 LOOK_AGAIN_S = 0.1
 """How often a sequence that waits for a page from below asks whether it still should."""
@@ -51,6 +52,8 @@ class Scheduler:
         context_tokens: the longest sequence that keeps all of its pages.
         positions: the longest sequence that the model allows; None is the same.
         below: the tiers below the pool, if there are any.
+
+    ``tally`` counts the steps.
     """
 
     def __init__(
@@ -64,6 +67,8 @@ class Scheduler:
         below: Below | None = None,
     ) -> None:
         self.memory = Memory(pages, page_tokens)
+        self.tally = Tally()
+        self._prefill_tokens = 0
         self._planner = Planner(limits, self.memory)
         self._below = below
         self._page_tokens = page_tokens
@@ -115,6 +120,7 @@ class Scheduler:
             raise Refused(fault.reason, fault.message)
         self._sequences[spec.sequence_id] = sequence
         self._read(sequence, spec.prompt, spec.sealed, spec.task_start)
+        sequence.note_ready(now)
 
     def append(
         self,
@@ -123,6 +129,7 @@ class Scheduler:
         *,
         seal: bool,
         task_start: int | None = None,
+        now: float | None = None,
     ) -> None:
         """Continue a prompt; a sequence whose prompt cannot be read fails.
 
@@ -139,6 +146,8 @@ class Scheduler:
             self._conclude(sequence, fault)
         else:
             self._read(sequence, tokens, seal, task_start)
+            if now is not None:
+                sequence.note_ready(now)
 
     def cancel(self, sequence_id: SequenceId) -> Outcome | None:
         """Forget a sequence: at once, or by the ``commit`` of the step that it is in.
@@ -165,9 +174,12 @@ class Scheduler:
         if self._below is not None:
             self._below.bring(self._sequences.values())
         self._finish_read_ones()
+        for sequence in self._sequences.values():
+            sequence.note_ready(now)
         draft = self._planner.plan(self._sequences.values(), now)
         self._open = draft.plan(self.memory.tables)
         self._running = frozenset(self._open.sequence_ids if self._open else ())
+        self._note_taken(now)
         for sequence in draft.hopeless:
             self._conclude(sequence, self._too_large(sequence, len(sequence.tokens)))
         for sequence in self._sequences.values():
@@ -185,6 +197,7 @@ class Scheduler:
         assert plan is self._open
         if self._below is not None and seconds is not None:
             self._below.took(plan, seconds)
+        self.tally.step(plan.tokens, self._prefill_tokens, len(sampled))
         self._open = None
         self._running = frozenset()
         return [outcome for chunk in plan.chunks for outcome in self._settle(chunk, sampled)]
@@ -301,13 +314,25 @@ class Scheduler:
                 self._outcomes += self._progress(sequence)
                 self._conclude(sequence, self._finished(sequence, FinishReason.STOP))
 
+    def _note_taken(self, now: float) -> None:
+        """Count what the open step computes of prompts, and how long that was ready."""
+        self._prefill_tokens = 0
+        for chunk in self._open.chunks if self._open else ():
+            sequence = self._sequences[chunk.sequence_id]
+            if sequence.state is not SequenceState.DECODING:
+                self._prefill_tokens += len(chunk.tokens)
+                self.tally.waits_s.append(now - (sequence.ready_s or now))
+            sequence.ready_s = None
+
     def _settle(self, chunk: Chunk, sampled: Mapping[SequenceId, Sampled]) -> list[Outcome]:
         """Take in one chunk of a step that was computed."""
         sequence = self._sequences[chunk.sequence_id]
-        first = sequence.page
+        first, missing = sequence.page, sequence.missing_tokens
         below = self._below.knows if self._below is not None else knows_nothing
         self.memory.count_missing(sequence, chunk.end, below)
         self.memory.complete(sequence, chunk.end)
+        read = min(sequence.page, sequence.prompt_tokens // self._page_tokens)
+        self.tally.pages(read - first, (sequence.missing_tokens - missing) // self._page_tokens)
         if self._below is not None:
             self._below.completed(sequence, first)
         if sequence.ending is not None:
@@ -369,6 +394,7 @@ class Scheduler:
                 sequence.move(Move.FAIL)
         if self._below is not None:
             self._below.ended(sequence)
+        self.tally.cached_tokens += sequence.cached_tokens
         self.memory.release(sequence)
         del self._sequences[sequence.sequence_id]
         return ending

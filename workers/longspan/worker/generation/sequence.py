@@ -83,6 +83,7 @@ class Sequence:
         missing_tokens: tokens before its task in pages that were computed and found nowhere.
         sought: pages that were asked about for that.
         looked: where it stood when pages below were last looked for.
+        ready_s: since when it could be computed; None where nothing of it can, or a step has it.
         ending: how it ends, once it is DOOMED.
     """
 
@@ -110,6 +111,7 @@ class Sequence:
         self.missing_tokens = 0
         self.sought = 0
         self.looked = (-1, -1)
+        self.ready_s: float | None = None
         self.ending: Ending | None = None
         self.rank = (0.0, serial)
         self._keys: list[PageKey] = []
@@ -158,6 +160,13 @@ class Sequence:
             and not self.is_blocked
             and not (self.parked and self.resume_pages > free_pages)
         )
+
+    def note_ready(self, now: float) -> None:
+        """Look whether it can be computed."""
+        if self.pending <= 0 or self.is_blocked:
+            self.ready_s = None
+        elif self.ready_s is None:
+            self.ready_s = now
 
     @property
     def is_waiting(self) -> bool:

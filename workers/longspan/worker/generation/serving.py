@@ -26,6 +26,7 @@ from longspan.worker.generation.scheduler import Scheduler
 from longspan.worker.generation.self_check import self_check
 from longspan.worker.generation.work import Work
 from longspan.worker.generation.workload import Generation, KvSizes, PageSpace
+from longspan.worker.gpus import open_gpu
 from longspan.worker.kv.pages import PageTable
 from longspan.worker.memory import host_free_bytes
 from longspan.worker.models import seam
@@ -38,9 +39,11 @@ from longspan.worker.models.packed_linear import can_pack, pack_linears
 from longspan.worker.models.probe import LayerShape, probe
 from longspan.worker.models.upcast_linear import upcast_linears
 from longspan.worker.options import WorkerOptions
+from longspan.worker.resources import resident_bytes
 from longspan.worker.served import Served, Wake
 from longspan.worker.tiers.holdings import Holdings
 from longspan.worker.tiers.opening import open_tiers
+from longspan.worker.tiers.usage import KvUsage
 
 LAYOUT = 1
 """Version of what a page holds; part of every page's key."""
@@ -133,15 +136,21 @@ def serve_decoder(options: WorkerOptions) -> Served:
         sizes = KvSizes(policies.frame_bytes, summaries)
         return Generation(runner, scheduler, table, outputs, space, policies, sizes, holdings)
 
+    gpu, usage = open_gpu(device), KvUsage(table, policies.frame_bytes * page_frames, mover)
+
+    def look() -> pb.Resources:
+        resources = pb.Resources(memory_bytes=resident_bytes(), gpus=gpu.read())
+        usage.tell(resources)
+        return resources
+
     def close() -> None:
         holdings.close()
         if below is not None and mover is not None:
             below.drain(CLOSE_S)
             mover.close()
 
-    return Served(
-        ready=_ready(files, dtype, device, table, policies), open=open_stream, close=close
-    )
+    ready = _ready(files, dtype, device, table, policies)
+    return Served(ready=ready, open=open_stream, close=close, look=look)
 
 
 def quicken(

@@ -32,6 +32,7 @@ from longspan.worker.sampling.grammar_source import BadGrammar
 from longspan.worker.sampling.output import Output
 from longspan.worker.sampling.row import SamplingRow
 from longspan.worker.sampling.sampler import sample
+from longspan.worker.tally import Tally
 from longspan.worker.tiers.holdings import Holdings
 from longspan.worker.workload import PageCounts
 
@@ -123,7 +124,12 @@ class Generation:
     @property
     def pages(self) -> PageCounts:
         """Of the worker's whole pool."""
-        return PageCounts(self._table.used, self._table.cached)
+        return PageCounts(self._table.used, self._table.cached, self._table.total)
+
+    @property
+    def tally(self) -> Tally:
+        """See ``Scheduler``."""
+        return self._scheduler.tally
 
     def handle(self, request: pb.ExecuteRequest, now: float) -> list[pb.Event]:
         """Take an Open, an Append or a Cancel."""
@@ -131,7 +137,7 @@ class Generation:
             case "open":
                 return self._begin(request.open, now)
             case "append":
-                return self._append(request.append)
+                return self._append(request.append, now)
             case "cancel":
                 outcome = self._scheduler.cancel(SequenceId(request.cancel.job_id))
                 return self._told([outcome] if outcome else [])
@@ -227,14 +233,16 @@ class Generation:
         self._open[sequence_id] = output
         return []
 
-    def _append(self, message: pb.Append) -> list[pb.Event]:
+    def _append(self, message: pb.Append, now: float) -> list[pb.Event]:
         sequence_id = SequenceId(message.job_id)
         try:
             tokens = self._tokens(message.tokens)
         except ValueError as error:
             return self._fail(sequence_id, BAD_REQUEST, str(error))
         task_start = message.task_start or None
-        self._scheduler.append(sequence_id, tokens, seal=message.seal, task_start=task_start)
+        self._scheduler.append(
+            sequence_id, tokens, seal=message.seal, task_start=task_start, now=now
+        )
         return self._told(self._scheduler.outcomes())
 
     def _tokens(self, data: bytes) -> npt.NDArray[np.uint32]:

@@ -62,6 +62,7 @@ class PageTable:
         groups: numbers of all groups.
         sizes: frames of a page for each of them.
         numbers: pages that there may be, whether they lie somewhere or not.
+        found: how often ``find`` found a page.
         frames: int32 [pages, page_frames], where the parts of each page lie, group after group.
             Where a page is one frame, the page's number is that of its frame.
     """
@@ -77,6 +78,7 @@ class PageTable:
         self.sizes = tuple(groups)
         most = pages or frames // min(size for size in groups if size)
         self.numbers = most
+        self.found = 0
         self.frames = np.full((most, self.page_frames), ABSENT, np.int32)
         self._references = [[0] * len(groups) for _ in range(most)]
         self._present = [[False] * len(groups) for _ in range(most)]
@@ -127,6 +129,7 @@ class PageTable:
         page = self.hold(key, groups)
         if page is not None:
             self._known[page].hits += 1
+            self.found += 1
         return page
 
     def hold(self, key: PageKey, groups: Iterable[int] | None = None) -> PageId | None:

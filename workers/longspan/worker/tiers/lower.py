@@ -27,6 +27,11 @@ class LowerTiers:
         disk: keeps everything, within its budget; None: there is none.
         breaker: of the disk; it is left alone while that is open.
         layout: what tells this worker's way to lay out pages from others.
+
+    Attributes:
+        misses: of the disk, but those that it counts itself, by reason.
+        ram_hits, ram_misses: parts looked for in RAM.
+        not_tried: parts that were not stored since the breaker was open.
     """
 
     def __init__(
@@ -36,6 +41,7 @@ class LowerTiers:
         self.disk = disk
         self.breaker = breaker
         self.misses: Counter[str] = Counter()
+        self.ram_hits = self.ram_misses = self.not_tried = 0
         self._layout = layout
         self._read: dict[bytes, None] = {}
         self._refreshed_s = time.monotonic()
@@ -54,7 +60,9 @@ class LowerTiers:
         name = part.name(self._layout)
         kept = self.ram.get(name)
         if kept is not None:
+            self.ram_hits += 1
             return kept
+        self.ram_misses += 1
         permit = self.breaker.admit(time.monotonic())
         if self.disk is None or permit is None:
             self.misses["disk unavailable"] += 1
@@ -75,6 +83,7 @@ class LowerTiers:
             return True
         permit = self.breaker.admit(time.monotonic())
         if permit is None:
+            self.not_tried += 1
             return False
         self._refresh(self.disk)
         parent = Part(label.parent, part.group).name(self._layout) if label.parent else None

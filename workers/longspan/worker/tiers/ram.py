@@ -27,6 +27,9 @@ class RamTier:
         """Of the contents."""
         return self._bytes
 
+    def __len__(self) -> int:
+        return len(self._kept)
+
     def __contains__(self, name: bytes) -> bool:
         return name in self._kept
 

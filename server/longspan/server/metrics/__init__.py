@@ -1,0 +1,1 @@
+"""What the server counts and measures, for Prometheus; no content of any document is in it."""

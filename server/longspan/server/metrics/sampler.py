@@ -1,0 +1,50 @@
+"""Looks once a second at what cannot be counted where it happens."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import suppress
+
+from longspan.server.errors import LongspanError
+from longspan.server.metrics.cgroup import memory
+from longspan.server.metrics.metrics import Metrics
+from longspan.server.services.application import Application
+
+SAMPLE_S = 1.0
+TICK_S = 0.1
+
+
+class Sampler:
+    """Runs on the event loop, where all that it looks at lives."""
+
+    def __init__(self, application: Application, metrics: Metrics) -> None:
+        self._app = application
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Sample until cancelled."""
+        while True:
+            await self.sample()
+            await asyncio.sleep(SAMPLE_S)
+
+    async def watch_lag(self) -> None:
+        """Measure until cancelled how late this loop is."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            due_s = clock() + TICK_S
+            await asyncio.sleep(TICK_S)
+            self._metrics.machine.late(clock() - due_s)
+
+    async def sample(self) -> None:
+        """Look once."""
+        app, metrics = self._app, self._metrics
+        if app.embedder is not None:
+            metrics.encoder.sample(app.embedder.dispatcher.stats())
+        if app.decoder is not None:
+            metrics.decoder.sample(app.decoder.dispatcher.stats())
+        metrics.results.sample(app.results.stats())
+        metrics.machine.sample(memory())
+        # A catalog that cannot be asked says so where it is needed.
+        with suppress(LongspanError, OSError, sqlite3.Error):
+            metrics.documents.sample(*await app.library.totals())

@@ -1,0 +1,1 @@
+"""What is counted is true, named well, and described."""
