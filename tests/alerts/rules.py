@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,9 @@ def rules() -> Iterator[Rule]:
         yield from group["rules"]
 
 
+@cache
 def alerts() -> dict[str, Rule]:
-    """The alerting rules by name."""
+    """The alerting rules by name; not to be changed."""
     return {rule["alert"]: rule for rule in rules() if "alert" in rule}
 
 

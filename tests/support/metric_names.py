@@ -95,8 +95,8 @@ OTHERS: Mapping[str, Metric] = {
 }
 # What a target's series have besides.
 TARGET_LABELS = frozenset({"job", "instance", "namespace", "pod"})
+# What quantiles are compared with.
 BOUNDS: Mapping[str, float] = {
-    # A quantile is compared with these: each must be a bucket's bound, or the answer is a guess.
     "longspan_time_per_output_token_seconds": 0.5,
     "longspan_request_duration_seconds": 0.5,
     "longspan_batch_wait_seconds": 0.1,
