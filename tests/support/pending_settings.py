@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from longspan.server.config import Config
 
-GROUPS = ("auth", "metrics", "tls", "tracing")
+GROUPS = ("auth", "insecure", "metrics", "tls", "tracing")
 
 
 def pending(name: str) -> bool:
