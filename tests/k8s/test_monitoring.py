@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import urllib.request
 from pathlib import Path
@@ -20,6 +21,12 @@ from tests.support.promql import problems, selectors
 @pytest.fixture(scope="module")
 def production() -> Rendered:
     return render("overlays/production")
+
+
+def read(url: str) -> bytes:
+    """What is served there; blocking."""
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return bytes(answer.read())
 
 
 def endpoint(rendered: Rendered) -> dict[str, Any]:
@@ -76,8 +83,8 @@ async def test_the_server_answers_where_it_is_scraped(
     }
     async with running_server(config.model_copy(update=changed), harness.config()) as server:
         url = f"http://127.0.0.1:{server.metrics_port}{endpoint(production)['path']}"
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            assert b"longspan_build_info" in answer.read()
+        answer = await asyncio.to_thread(read, url)
+        assert b"longspan_build_info" in answer
 
 
 def test_the_rules_are_those_that_are_tested(production: Rendered) -> None:
