@@ -15,6 +15,8 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.samples import Sample
 
+# A worker that has to start again takes most of it.
+PATIENCE_S = 60.0
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
@@ -69,7 +71,7 @@ async def scraped(port: int, until: Callable[[Scrape], bool] = lambda _: True) -
     Raises:
         AssertionError: it does not; the last answer is in the message.
     """
-    deadline = asyncio.get_running_loop().time() + 15.0
+    deadline = asyncio.get_running_loop().time() + PATIENCE_S
     while True:
         scrape = await asyncio.to_thread(openmetrics, port)
         if until(scrape):

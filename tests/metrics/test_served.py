@@ -8,7 +8,6 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import version
-from pathlib import Path
 from shutil import which
 from typing import Any
 
@@ -314,26 +313,3 @@ async def test_names_follow_the_conventions(serving: Serving) -> None:
         text=True,
     )
     assert (checked.returncode, checked.stderr) == (0, "")
-
-
-def test_a_port_that_is_taken_is_refused_before_anything_loads(tmp_path: Path) -> None:
-    import socket
-
-    from longspan.server.app import running_server
-    from longspan.server.config import load_config
-    from longspan.server.errors import ConfigError
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        config = load_config(
-            ["--metrics.listen", address, "--data-dir", str(tmp_path), "--listen", "127.0.0.1:0"]
-        )
-
-        async def start() -> None:
-            async with running_server(config):
-                pass
-
-        with pytest.raises(ConfigError, match=address):
-            asyncio.run(start())

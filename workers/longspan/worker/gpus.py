@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Protocol
 
 import torch
@@ -35,8 +36,11 @@ class TorchGpu:
         self._index = torch.cuda.current_device() if device.index is None else device.index
 
     def read(self) -> list[pb.Gpu]:
-        """Memory alone."""
-        free, total = torch.cuda.mem_get_info(self._device)
+        """Memory alone; a device that is lost ends the worker elsewhere."""
+        try:
+            free, total = torch.cuda.mem_get_info(self._device)
+        except RuntimeError:
+            return []
         return [pb.Gpu(index=str(self._index), used_bytes=total - free, total_bytes=total)]
 
 
@@ -53,11 +57,13 @@ class NvmlGpu:
         nvml = self._nvml
         try:
             memory = nvml.nvmlDeviceGetMemoryInfo(self._handle)
-            told = pb.Gpu(index=self._index, used_bytes=memory.used, total_bytes=memory.total)
-            rates = nvml.nvmlDeviceGetUtilizationRates(self._handle)
         except nvml.NVMLError:
             return []
-        told.utilization = rates.gpu / PERCENT
+        told = pb.Gpu(index=self._index, used_bytes=memory.used, total_bytes=memory.total)
+        # A part of a GPU (MIG) does not tell.
+        with suppress(nvml.NVMLError):
+            rates = nvml.nvmlDeviceGetUtilizationRates(self._handle)
+            told.utilization = rates.gpu / PERCENT
         return [told]
 
 

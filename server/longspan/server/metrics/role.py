@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from longspan.internal.v1 import worker_service_pb2 as pb
@@ -38,11 +38,7 @@ class RoleMetrics:
         self._kv = kv
         self._gpus = gpus
         self._meters: set[WorkerMeter] = set()
-
-    @property
-    def meters(self) -> Collection[WorkerMeter]:
-        """Of the processes that run."""
-        return self._meters
+        workers.expect(role)
 
     @contextmanager
     def meter(self) -> Iterator[WorkerMeter]:
@@ -60,7 +56,6 @@ class RoleMetrics:
 
     def sample(self, stats: DispatcherStats) -> None:
         """Queue and processes as they are now."""
-        self._workers.expect(self._role)
         self._queues.sample(self._role, stats)
         memory_bytes = sum(one.memory_bytes for one in self._meters)
         self._workers.sample(self._role, stats.workers, memory_bytes)

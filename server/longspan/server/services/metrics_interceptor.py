@@ -14,7 +14,6 @@ from longspan.server.services.refusals import REASONS, refusal_of
 
 # A client gives up at its deadline, and says so a moment before the server's own clock does.
 DEADLINE_SLACK_S = 0.05
-CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 class MetricsInterceptor(grpc.aio.ServerInterceptor):
@@ -56,7 +55,7 @@ class MetricsInterceptor(grpc.aio.ServerInterceptor):
                 status = _cut(context)
                 raise
             except grpc.aio.AbortError:
-                status = CODES.get(context.code(), status)
+                status = _name(context.code())
                 refusal = refusal_of(context.trailing_metadata())  # type: ignore[arg-type]
                 if refusal is not None:
                     self._requests.rejected(refusal)
@@ -65,6 +64,11 @@ class MetricsInterceptor(grpc.aio.ServerInterceptor):
                 self._rpcs.ended(method, status, time.perf_counter() - started)
 
         return measured
+
+
+def _name(code: object) -> str:
+    """The name of the code that a call was aborted with."""
+    return code.name if isinstance(code, grpc.StatusCode) else grpc.StatusCode.UNKNOWN.name
 
 
 def _cut(context: grpc.aio.ServicerContext[Any, Any]) -> str:

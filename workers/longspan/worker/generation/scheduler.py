@@ -319,10 +319,10 @@ class Scheduler:
         self._prefill_tokens = 0
         for chunk in self._open.chunks if self._open else ():
             sequence = self._sequences[chunk.sequence_id]
+            waited_s = sequence.taken(now)
             if sequence.state is not SequenceState.DECODING:
                 self._prefill_tokens += len(chunk.tokens)
-                self.tally.waits_s.append(now - (sequence.ready_s or now))
-            sequence.ready_s = None
+                self.tally.waits_s.append(waited_s)
 
     def _settle(self, chunk: Chunk, sampled: Mapping[SequenceId, Sampled]) -> list[Outcome]:
         """Take in one chunk of a step that was computed."""

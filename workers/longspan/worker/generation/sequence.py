@@ -168,6 +168,12 @@ class Sequence:
         elif self.ready_s is None:
             self.ready_s = now
 
+    def taken(self, now: float) -> float:
+        """A step takes it; seconds that it was ready before."""
+        waited_s = 0.0 if self.ready_s is None else now - self.ready_s
+        self.ready_s = None
+        return waited_s
+
     @property
     def is_waiting(self) -> bool:
         """True while its client has to go on before it matters when it is computed."""

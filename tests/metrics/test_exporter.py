@@ -1,0 +1,155 @@
+"""The port that Prometheus scrapes: off, on, taken, and what exemplars look like there."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import urllib.error
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from opentelemetry import trace
+
+from longspan.server.app import running_server
+from longspan.server.config import load_config
+from longspan.server.errors import ConfigError
+from longspan.server.metrics.exporter import Exporter
+from longspan.server.metrics.metrics import Metrics
+from tests.metrics.scrape import fetch, openmetrics, plain
+from tests.support.serving import serving
+
+TRACE_ID = 0x0123456789ABCDEF0123456789ABCDEF
+ANY = "127.0.0.1:0"
+
+
+@contextmanager
+def exporting(metrics: Metrics) -> Iterator[int]:
+    exporter = Exporter.start(ANY, metrics.registry)
+    try:
+        yield exporter.port
+    finally:
+        exporter.close()
+
+
+@contextmanager
+def within_a_trace(*, sampled: bool) -> Iterator[None]:
+    """As under a server's span; nothing is set for the process."""
+    flags = trace.TraceFlags(trace.TraceFlags.SAMPLED if sampled else trace.TraceFlags.DEFAULT)
+    context = trace.SpanContext(TRACE_ID, 1, is_remote=False, trace_flags=flags)
+    with trace.use_span(trace.NonRecordingSpan(context)):
+        yield
+
+
+def count(metrics: Metrics) -> None:
+    metrics.rpcs.started("a.B/C")
+    metrics.rpcs.ended("a.B/C", "OK", 0.2)
+    metrics.requests.rejected("QUEUE_FULL")
+    metrics.requests.began(0.3)
+    metrics.requests.completed("ask", 5000, 2.0, 0.02)
+
+
+def test_exemplars_name_the_trace() -> None:
+    metrics = Metrics()
+    with within_a_trace(sampled=True):
+        count(metrics)
+    with exporting(metrics) as port:
+        scrape = openmetrics(port)
+    marked = {
+        sample.name: sample
+        for family in scrape.families.values()
+        for sample in family.samples
+        if sample.exemplar is not None
+    }
+    assert marked.keys() == {
+        "longspan_rpc_started_total",
+        "longspan_rpc_duration_seconds_bucket",
+        "longspan_requests_rejected_total",
+        "longspan_request_duration_seconds_bucket",
+        "longspan_time_to_first_token_seconds_bucket",
+        "longspan_time_per_output_token_seconds_bucket",
+    }
+    for sample in marked.values():
+        assert sample.exemplar is not None
+        assert sample.exemplar.labels == {"trace_id": f"{TRACE_ID:032x}"}
+    assert marked["longspan_rpc_duration_seconds_bucket"].labels["le"] == "0.25"
+
+
+def test_without_a_recorded_trace_there_are_none() -> None:
+    metrics = Metrics()
+    count(metrics)
+    with within_a_trace(sampled=False):
+        count(metrics)
+    with exporting(metrics) as port:
+        assert "trace_id" not in openmetrics(port).text
+
+
+def test_the_plain_format_has_the_same_values_and_no_exemplars() -> None:
+    metrics = Metrics()
+    with within_a_trace(sampled=True):
+        count(metrics)
+    with exporting(metrics) as port:
+        text, marked = plain(port), openmetrics(port)
+    assert "trace_id" not in text.text
+    assert "_created" not in text.text + marked.text
+    name = "longspan_request_duration_seconds_count"
+    assert text.value(name, length="long") == marked.value(name, length="long") == 1
+
+
+def test_two_servers_in_a_process_share_nothing() -> None:
+    one, other = Metrics(), Metrics()
+    count(one)
+    with exporting(other) as port:
+        assert openmetrics(port).value("longspan_rpc_started_total") == 0
+
+
+async def test_it_answers_while_the_event_loop_does_not() -> None:
+    with exporting(Metrics()) as port:
+        # Called on the loop, which stands still meanwhile.
+        assert "longspan_build_info" in fetch(port)
+
+
+async def test_only_a_server_that_was_told_so_listens_for_scrapes(tmp_path: Path) -> None:
+    async with serving(tmp_path, encoder="none", metrics={"listen": ANY}) as running:
+        port = running.server.metrics_port
+        assert port is not None
+        assert _listening() == {running.server.port, port}
+        assert "longspan_workers" in await asyncio.to_thread(fetch, port)
+    with pytest.raises(urllib.error.URLError):
+        await asyncio.to_thread(fetch, port)
+    async with serving(tmp_path, encoder="none") as running:
+        assert running.server.metrics_port is None
+        assert _listening() == {running.server.port}
+
+
+def _listening() -> set[int]:
+    connections = psutil.Process().net_connections(kind="inet")
+    return {one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN}
+
+
+@pytest.mark.parametrize("address", ["9090", "host:", "127.0.0.1:99999"])
+def test_a_malformed_address_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="an address is host:port"):
+        Exporter.start(address, Metrics().registry)
+
+
+async def test_a_taken_port_is_refused_before_anything_loads(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        # There is no such model: whoever looks for it fails otherwise.
+        flags = ["--metrics.listen", address, "--listen", ANY, "--model", str(tmp_path / "none")]
+        config = load_config([*flags, "--data-dir", str(tmp_path / "data")])
+        with pytest.raises(ConfigError, match=address):
+            async with running_server(config):
+                pass
+        with pytest.raises(ConfigError, match=address):
+            await asyncio.to_thread(Exporter.start, address, Metrics().registry)
+
+
+def test_the_address_comes_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGSPAN_METRICS__LISTEN", "0.0.0.0:9464")
+    assert load_config([]).metrics.listen == "0.0.0.0:9464"
