@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SOURCES := pyproject.toml constraints.txt $(shell find protos -name '*.proto')
 
-.PHONY: demo test lint bench format proto docs clean
+.PHONY: demo test lint bench format proto docs dashboard checkov clean
 
 demo: $(VENV)/.demo ## start a server, stream two documents up, ask, stop
 	$(BIN)/python examples/demo.py
@@ -32,8 +32,15 @@ proto: $(VENV)/.dev ## after a change to a .proto file
 docs: $(VENV)/.dev ## after a change to a module's first sentence
 	$(BIN)/python docs/modules.py
 
+dashboard: $(VENV)/.dev ## after a change to k8s/dashboard
+	$(BIN)/python -m k8s.dashboard
+
+checkov: $(VENV)/.dev ## policy checks of the manifests, by a tool in a venv of its own
+	@.ci/checkov
+	$(BIN)/pytest tests/k8s/test_checkov.py
+
 clean:
-	rm -rf $(VENV) dist
+	rm -rf $(VENV) .checkov dist
 
 $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)

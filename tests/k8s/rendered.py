@@ -17,6 +17,7 @@ from tests.support.data import REPOSITORY
 
 K8S = REPOSITORY / "k8s"
 OVERLAYS = sorted(folder.name for folder in (K8S / "overlays").iterdir())
+COMPONENTS = sorted(folder.name for folder in (K8S / "components").iterdir())
 # What is applied by itself; base and components are parts of overlays.
 APPLIED = [*(f"overlays/{name}" for name in OVERLAYS), "model-volume", "namespace"]
 
@@ -67,11 +68,28 @@ class Rendered:
         [pod] = [pod for pod in self.pods() if pod.owner == "StatefulSet/longspan"]
         return pod
 
+    def ports(self) -> dict[str, int]:
+        """The server's ports by their names."""
+        return {p["name"]: p["containerPort"] for p in self.server().container["ports"]}
+
+    def selected(self, labels: dict[str, str]) -> list[str]:
+        """Owners of the pods that have all the labels."""
+        return [pod.owner for pod in self.pods() if labels.items() <= pod.labels.items()]
+
+    def policies(self) -> dict[str, Object]:
+        """The specifications of network policies by their names."""
+        return {p["metadata"]["name"]: p["spec"] for p in self.of_kind("NetworkPolicy")}
+
 
 @cache
 def render(folder: str) -> Rendered:
     """Render a folder below k8s/; skips the test where nothing here can."""
-    command = [*_builder(), str(K8S / folder)]
+    return build(K8S / folder)
+
+
+def build(folder: Path) -> Rendered:
+    """Render any folder; skips the test where nothing here can."""
+    command = [*_builder(), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", done.stderr  # kustomize warns of what it will stop supporting

@@ -6,6 +6,7 @@ import pytest
 
 from longspan.server.config import Config, load_config
 from tests.k8s.rendered import Rendered
+from tests.support.pending_settings import pending
 
 
 def environment(rendered: Rendered) -> dict[str, str]:
@@ -25,14 +26,21 @@ def settings(rendered: Rendered, monkeypatch: pytest.MonkeyPatch) -> Config:
         ConfigError: a name or a value is none that the server knows.
     """
     for name, value in environment(rendered).items():
-        monkeypatch.setenv(name, value)
+        if not pending(name):
+            monkeypatch.setenv(name, value)
     return load_config(rendered.server().container.get("args", []))
 
 
-def listening(config: Config) -> tuple[int, int]:
-    """The ports of the API and of the admin services."""
+def listening(config: Config) -> dict[str, int]:
+    """The ports of the API, of the admin services and of the metrics, by the names of pods."""
     assert config.admin_listen is not None
-    return _port(config.listen), _port(config.admin_listen)
+    assert config.metrics.listen is not None
+    addresses = {
+        "api": config.listen,
+        "admin": config.admin_listen,
+        "metrics": config.metrics.listen,
+    }
+    return {name: _port(address) for name, address in addresses.items()}
 
 
 def _port(address: str) -> int:

@@ -10,16 +10,6 @@ from tests.k8s.rendered import OVERLAYS, Rendered, render
 from tests.k8s.settings import listening, settings
 
 
-def selected(rendered: Rendered, labels: dict[str, str]) -> list[str]:
-    """Owners of the pods that have all the labels."""
-    return [pod.owner for pod in rendered.pods() if labels.items() <= pod.labels.items()]
-
-
-def ports(rendered: Rendered) -> dict[str, int]:
-    """The names of the server's ports."""
-    return {p["name"]: p["containerPort"] for p in rendered.server().container["ports"]}
-
-
 @pytest.fixture(params=OVERLAYS)
 def overlay(request: pytest.FixtureRequest) -> Rendered:
     return render(f"overlays/{request.param}")
@@ -28,19 +18,21 @@ def overlay(request: pytest.FixtureRequest) -> Rendered:
 def test_the_ports_are_those_the_server_listens_on(
     overlay: Rendered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    api, admin = listening(settings(overlay, monkeypatch))
-    assert ports(overlay) == {"api": api, "admin": admin}
+    assert overlay.ports() == listening(settings(overlay, monkeypatch))
 
 
 def test_services_lead_to_the_api_and_to_nothing_else(overlay: Rendered) -> None:
-    services = overlay.of_kind("Service")
+    services = [
+        service
+        for service in overlay.of_kind("Service")
+        if "StatefulSet/longspan" in overlay.selected(service["spec"]["selector"])
+    ]
     assert {service["metadata"]["name"] for service in services} == {"longspan", "longspan-pods"}
     for service in services:
-        assert selected(overlay, service["spec"]["selector"]) == ["StatefulSet/longspan"]
         [port] = service["spec"]["ports"]
         assert port["targetPort"] == "api"
         # Headless services translate no port: what is named must be where the pod listens.
-        assert port["port"] == ports(overlay)["api"]
+        assert port["port"] == overlay.ports()["api"]
 
 
 def test_pods_have_names_of_their_own(overlay: Rendered) -> None:
@@ -50,15 +42,19 @@ def test_pods_have_names_of_their_own(overlay: Rendered) -> None:
 
 
 def test_everything_is_closed_but_the_api_for_callers(overlay: Rendered) -> None:
-    policies = {p["metadata"]["name"]: p["spec"] for p in overlay.of_kind("NetworkPolicy")}
-    assert policies.keys() == {"default-deny", "longspan-callers"}
+    policies = overlay.policies()
     assert policies["default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     callers = policies["longspan-callers"]
-    assert selected(overlay, callers["podSelector"]["matchLabels"]) == ["StatefulSet/longspan"]
-    assert "egress" not in callers
+    assert overlay.selected(callers["podSelector"]["matchLabels"]) == ["StatefulSet/longspan"]
+    assert callers["policyTypes"] == ["Ingress"]
     [rule] = callers["ingress"]
-    assert rule["ports"] == [{"protocol": "TCP", "port": ports(overlay)["api"]}]
+    assert rule["ports"] == [{"protocol": "TCP", "port": overlay.ports()["api"]}]
     assert all(peer.values() and peer != {"podSelector": {}} for peer in rule["from"])
+
+
+@pytest.mark.parametrize("name", [name for name in OVERLAYS if name != "production"])
+def test_without_components_no_other_policy_opens_anything(name: str) -> None:
+    assert render(f"overlays/{name}").policies().keys() == {"default-deny", "longspan-callers"}
 
 
 def test_selectors_match_the_pods(overlay: Rendered) -> None:
@@ -68,7 +64,7 @@ def test_selectors_match_the_pods(overlay: Rendered) -> None:
     selectors = [stateful_set["spec"]["selector"], budget["spec"]["selector"]]
     selectors += [constraint["labelSelector"] for constraint in spread]
     for selector in selectors:
-        assert selected(overlay, selector["matchLabels"]) == ["StatefulSet/longspan"]
+        assert overlay.selected(selector["matchLabels"]) == ["StatefulSet/longspan"]
 
 
 def test_names_that_pods_refer_to_exist(overlay: Rendered) -> None:

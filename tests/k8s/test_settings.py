@@ -70,6 +70,12 @@ def test_every_setting_is_known(config: Config) -> None:
     assert config.drain_s > 0
 
 
+def test_it_may_listen_as_it_is_told(config: Config) -> None:
+    """Beyond the machine only with TLS and callers it knows, or if that is called insecure."""
+    exposure = pytest.importorskip("longspan.server.exposure", reason="nothing is refused yet")
+    exposure.check_exposure(config.listen, config.tls, config.auth, insecure=config.insecure)  # type: ignore[attr-defined,unused-ignore]
+
+
 def test_documents_outlive_the_pod(overlay: Rendered, config: Config) -> None:
     pod = overlay.server()
     mount = mount_of(pod, PurePosixPath(config.data_dir))
@@ -91,7 +97,7 @@ def test_the_disk_has_room_for_pages_and_documents(overlay: Rendered, config: Co
         assert volume_bytes(pod, pages) * USABLE > needed
 
 
-@pytest.mark.parametrize("name", [name for name in OVERLAYS if "gpu" in name])
+@pytest.mark.parametrize("name", [name for name in OVERLAYS if name != "dev-cpu"])
 def test_a_model_is_mounted_read_only_and_never_downloaded(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
