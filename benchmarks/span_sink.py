@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as pb
@@ -22,7 +23,8 @@ class _Sink(trace_service_pb2_grpc.TraceServiceServicer):
 def span_sink() -> Iterator[str]:
     """Serve OTLP on a free port; yield its address as an exporter takes it."""
     server = grpc.server(ThreadPoolExecutor(2))
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Sink(), server)
+    add: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
+    add(_Sink(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:

@@ -56,7 +56,7 @@ def fetch(port: int, accept: str = "") -> str:
 def openmetrics(port: int) -> Scrape:
     """As a scraper that asks for OpenMetrics, exemplars included; blocking."""
     text = fetch(port, OPENMETRICS)
-    return Scrape(text, {family.name: family for family in parse_openmetrics(text)})
+    return Scrape(text, {family.name: family for family in parse_openmetrics(text)})  # type: ignore[no-untyped-call]
 
 
 def plain(port: int) -> Scrape:

@@ -65,12 +65,10 @@ def port_of(serving: Serving) -> int:
 
 
 async def now(serving: Serving) -> Scrape:
-    """A scrape behind everything that workers tell of what is over."""
-    heard = await scraped(port_of(serving))
-    steps = heard.value("longspan_steps_total")
-    # A heartbeat without a step in it comes every quarter of a second.
-    await asyncio.sleep(0.6)
-    return await scraped(port_of(serving), lambda one: one.value("longspan_steps_total") >= steps)
+    """A scrape behind what workers tell of the steps that are over."""
+    # A heartbeat comes every quarter of a second, whatever happens.
+    await asyncio.sleep(0.4)
+    return await scraped(port_of(serving))
 
 
 def greedy(text: str) -> pb.Task:
@@ -129,8 +127,7 @@ async def test_an_answer_counts_its_tokens_and_times(serving: Serving) -> None:
     assert grown.by("longspan_batch_wait_seconds_count", role="decoder") >= 1
     pages = prompt_tokens // PAGE
     assert grown.by("longspan_kv_lookups_total", tier="pool", result="miss") == pages
-    assert grown.by("longspan_kv_lookups_total", tier="pool", result="hit") == 0
-    assert grown.by("longspan_kv_lookups_total", tier="disk", result="miss") > 0
+    assert grown.by("longspan_kv_lookups_total", tier="disk", result="miss") == pages
     for name in ("time_to_first_token", "time_per_output_token"):
         assert grown.by(f"longspan_{name}_seconds_count") == 1
         assert grown.by(f"longspan_{name}_seconds_sum") > 0
@@ -155,12 +152,21 @@ async def test_what_was_answered_before_is_found(serving: Serving) -> None:
     assert grown.by("longspan_request_duration_seconds_count") == 1
     assert grown.by("longspan_time_to_first_token_seconds_count") == 1
     assert grown.by("longspan_time_per_output_token_seconds_count") == 0
+    before = await now(serving)
     written, grown = await asked(serving, document.document_id, "Twice.")
     cached = written.end.usage.cached_tokens
     assert cached >= 2 * PAGE
     assert grown.by("longspan_tokens_total", kind="cached") == cached
-    hits = grown.by("longspan_kv_lookups_total", tier="pool", result="hit")
-    assert hits == cached / PAGE
+    # What was begun alone is not counted as cached, but the page was found.
+    pages = -(-cached // PAGE)
+    lookups = "longspan_kv_lookups_total"
+    await scraped(
+        port_of(serving),
+        lambda one: (
+            one.value(lookups, tier="pool", result="hit")
+            == before.value(lookups, tier="pool", result="hit") + pages
+        ),
+    )
 
 
 async def test_pages_are_counted_where_they_lie(serving: Serving) -> None:
@@ -266,9 +272,10 @@ async def test_a_killed_worker_is_replaced_and_nothing_counted_is_lost(serving: 
     usage = written.end.usage
     assert grown.by("longspan_tokens_total", kind="decode") == usage.output_tokens
     assert grown.by("longspan_tokens_total", kind="cached") == usage.cached_tokens > 0
-    # The new process had them from the disk.
-    assert grown.by("longspan_kv_lookups_total", tier="disk", result="hit") > 0
-    assert grown.by("longspan_kv_lookups_total", tier="pool", result="hit") == 0
+    # The new process has them from the disk, and begins to count at nothing.
+    hits = {"name": "longspan_kv_lookups_total", "tier": "disk", "result": "hit"}
+    earlier = before.value(**hits)
+    await scraped(port_of(serving), lambda one: one.value(**hits) > earlier)
 
 
 async def test_everything_in_the_catalogue_is_exposed_and_nothing_else(serving: Serving) -> None:

@@ -56,7 +56,7 @@ class MetricsInterceptor(grpc.aio.ServerInterceptor):
                 raise
             except grpc.aio.AbortError:
                 status = _name(context.code())
-                refusal = refusal_of(context.trailing_metadata())  # type: ignore[arg-type]
+                refusal = refusal_of(context.trailing_metadata())
                 if refusal is not None:
                     self._requests.rejected(refusal)
                 raise
