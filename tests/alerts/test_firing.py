@@ -154,7 +154,7 @@ async def test_no_ready_worker_is_an_alert_until_there_is_one(seen: Watched) -> 
     seen.kill()
     alert = await seen.alert("LongspanNoReadyWorkers")
     assert alert["labels"]["severity"] == "critical"
-    assert "None of the 1 encoder workers" in alert["annotations"]["description"]
+    assert "0 of 1 encoder workers" in alert["annotations"]["description"]
     await asyncio.to_thread(seen.broken.unlink)
     await seen.silence("LongspanNoReadyWorkers")
 

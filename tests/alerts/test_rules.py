@@ -23,11 +23,23 @@ THRESHOLD = re.compile(r"([<>]) (0\.\d+|[1-9]\d*(?:\.\d+)?)")
 
 
 def run_cases(folder: Path, content: list[dict[str, Any]], *, check: bool = True) -> str:
-    """promtool's report on all cases against these groups."""
-    write(folder / "rules.yaml", content)
+    """promtool's report on all cases, each file with the rules that it is about."""
     for path in CASES:
-        shutil.copy(path, folder)
-    return promtool(folder, "test", "rules", *(path.name for path in CASES), check=check)
+        own = folder / path.stem
+        own.mkdir()
+        shutil.copy(path, own)
+        write(own / "rules.yaml", about(path.read_text("utf-8"), content))
+    return promtool(folder, "test", "rules", *(f"{p.stem}/{p.name}" for p in CASES), check=check)
+
+
+def about(cases: str, content: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The alerts that a file of cases names, and what is recorded; more would only cost time."""
+    return [
+        {**group, "rules": [r for r in group["rules"] if f'"{r.get("alert")}"' in cases]}
+        if "alert" in group["rules"][0]
+        else group
+        for group in content
+    ]
 
 
 def noticed(report: str) -> set[str]:

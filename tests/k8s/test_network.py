@@ -21,6 +21,13 @@ def test_the_ports_are_those_the_server_listens_on(
     assert overlay.ports() == listening(settings(overlay, monkeypatch))
 
 
+def test_probes_go_to_the_port_that_stays_plain(overlay: Rendered) -> None:
+    container = overlay.server().container
+    probes = [probe["grpc"] for name, probe in container.items() if name.endswith("Probe")]
+    assert len(probes) == 3
+    assert {probe["port"] for probe in probes} == {overlay.ports()["admin"]}
+
+
 def test_services_lead_to_the_api_and_to_nothing_else(overlay: Rendered) -> None:
     services = [
         service
