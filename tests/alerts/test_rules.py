@@ -102,5 +102,5 @@ def test_an_alert_says_what_an_operator_needs(name: str, rule: Rule) -> None:
     assert annotations.keys() == {"summary", "description", "runbook_url"}
     assert annotations["description"].endswith(".")
     url = annotations["runbook_url"]
-    assert url == f"https://longspan.dev/docs/runbooks/{name}.md"
+    assert url == f"https://longspan.example/docs/runbooks/{name}.md"
     assert (RUNBOOKS / f"{name}.md").exists()

@@ -10,7 +10,6 @@ import pytest
 from longspan.server.config import Config
 from tests.alerts.rules import Rule, alerts, rules
 from tests.support.data import REPOSITORY
-from tests.support.pending_settings import pending
 from tests.support.promql import problems
 
 DOCS = REPOSITORY / "docs"
@@ -71,7 +70,7 @@ def test_its_links_lead_somewhere(page: Path) -> None:
 @each_page
 def test_the_settings_it_names_exist(page: Path) -> None:
     named = re.findall(r"`(--[a-z.-]+|LONGSPAN_\w+|limits\.\w+)", page.read_text("utf-8"))
-    assert {name for name in named if not pending(name)} <= settings()
+    assert set(named) <= settings()
 
 
 @pytest.mark.parametrize(("name", "rule"), alerts().items())

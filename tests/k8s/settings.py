@@ -6,7 +6,6 @@ import pytest
 
 from longspan.server.config import Config, load_config
 from tests.k8s.rendered import Rendered
-from tests.support.pending_settings import pending
 
 
 def environment(rendered: Rendered) -> dict[str, str]:
@@ -26,8 +25,7 @@ def settings(rendered: Rendered, monkeypatch: pytest.MonkeyPatch) -> Config:
         ConfigError: a name or a value is none that the server knows.
     """
     for name, value in environment(rendered).items():
-        if not pending(name):
-            monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name, value)
     return load_config(rendered.server().container.get("args", []))
 
 

@@ -10,6 +10,7 @@ import pytest
 from longspan.server.app import FLUSH_S, UNWIND_S
 from longspan.server.config import Config
 from longspan.server.errors import ConfigError
+from longspan.server.exposure import check_exposure
 from longspan.server.pool.config import PoolConfig
 from longspan.server.workers import MODEL_START_S, decoder_pool, encoder_pool
 from tests.k8s.quantity import quantity
@@ -72,8 +73,7 @@ def test_every_setting_is_known(config: Config) -> None:
 
 def test_it_may_listen_as_it_is_told(config: Config) -> None:
     """Beyond the machine only with TLS and callers it knows, or if that is called insecure."""
-    exposure = pytest.importorskip("longspan.server.exposure", reason="nothing is refused yet")
-    exposure.check_exposure(config.listen, config.tls, config.auth, insecure=config.insecure)  # type: ignore[attr-defined,unused-ignore]
+    check_exposure(config.listen, config.tls, config.auth, insecure=config.insecure)
 
 
 def test_documents_outlive_the_pod(overlay: Rendered, config: Config) -> None:
