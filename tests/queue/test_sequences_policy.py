@@ -162,6 +162,7 @@ def test_only_what_seals_tells_where_the_task_begins() -> None:
             subject="doc_1",
             delivered=b"",
             now=0.0,
+            trace={},
         )
         return command.open
 
