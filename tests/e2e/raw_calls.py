@@ -35,7 +35,7 @@ class Refusal:
     reason: str
     metadata: dict[str, str] = field(default_factory=dict)
     retry_after_s: float | None = None
-    request_id: str = ""
+    request_id: str = field(default="", compare=False)
 
     @classmethod
     def of(cls, error: Any) -> Refusal:

@@ -1,7 +1,7 @@
 """Records one trace of a streamed upload and its answer, and draws it.
 
-PYTHONPATH=. python docs/trace.py record    # writes docs/trace.json; starts a server for it
-PYTHONPATH=. python docs/trace.py draw      # writes docs/trace.svg from it
+PYTHONPATH=. python docs/trace_picture.py record    # writes docs/trace.json; starts a server
+PYTHONPATH=. python docs/trace_picture.py draw      # writes docs/trace.svg from it
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def draw(spans: list[dict[str, Any]]) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("seconds")
     handles = [pyplot.Rectangle((0, 0), 1, 1, color=colour) for colour in COLOURS.values()]
-    axes.legend(handles, list(COLOURS), loc="lower left")
+    axes.legend(
+        handles, list(COLOURS), loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False
+    )
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.tight_layout()
