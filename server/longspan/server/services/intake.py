@@ -66,7 +66,9 @@ class Intake:
             progress.total_bytes = session.upload.declared_bytes or 0
             async with follow(session) as behind:
                 await outbox.send(accepted=accepted(session, self._limits.chunk_bytes))
-                reception = Reception(session, hold, lambda ack: outbox.send(ack=ack), behind)
+                reception = Reception(
+                    session, hold, lambda ack: outbox.send(ack=ack), behind, progress.stir
+                )
                 progress.acknowledge = reception.acknowledge
                 document = await reception.receive(inbox.read_unless_lost)
                 progress.received(document)

@@ -44,12 +44,14 @@ class Reception:
         hold: this stream's claim on it.
         ack: sends one Ack.
         behind: ends the upload when it fails.
+        stir: is told of each chunk that was kept.
     """
 
     session: Session
     hold: Hold
     ack: Callable[[upload_pb2.Ack], Awaitable[None]]
     behind: Behind | None = None
+    stir: Callable[[], None] = lambda: None
     _acknowledged: int = field(default=0)
 
     async def receive(self, read: Callable[[Hold], Awaitable[Part | None]]) -> StoredDocument:
@@ -94,6 +96,7 @@ class Reception:
         if self.behind is not None:
             self.behind.check()
         await self.session.chunk(chunk.offset, chunk.data)
+        self.stir()
         if self.session.committed_bytes - self._acknowledged >= ACK_BYTES:
             await self.acknowledge()
 
