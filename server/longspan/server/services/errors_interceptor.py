@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,7 +12,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
-from longspan.server.errors import LongspanError
+from longspan.server.errors import LongspanError, too_many_files
 from longspan.server.services.statuses import fault_status, to_status
 from longspan.server.services.wire import Malformed, malformed
 
@@ -76,8 +77,12 @@ def _guard(behaviour: Behaviour, method: str) -> Behaviour:
             if _nobody_listens(error):
                 log.debug("%s: the client is gone, or the server stopped", method)
                 raise asyncio.CancelledError from error
-            error_id, status = fault_status()
-            log.exception("%s failed, error id %s", method, error_id)
+            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+                log.warning("%s refused: %s", method, error)
+                status = to_status(too_many_files())
+            else:
+                error_id, status = fault_status()
+                log.exception("%s failed, error id %s", method, error_id)
         await context.abort_with_status(rpc_status.to_status(status))
 
     return guarded
