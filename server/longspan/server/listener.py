@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from longspan.server.config import Config
 from longspan.server.errors import ConfigError
 from longspan.server.health import Health
+from longspan.server.limits import Limits
 from longspan.server.services.application import Application
 from longspan.server.services.cache_service import CacheService
 from longspan.server.services.document_service import DocumentService
@@ -32,16 +33,16 @@ LAST_PORT = 65535
 FUSE_FACTOR = 4
 
 
-def _options(message_bytes: int) -> list[tuple[str, int]]:
+def _options(limits: Limits) -> list[tuple[str, int]]:
     return [
-        ("grpc.max_receive_message_length", message_bytes),
+        ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", 4 * MIB),
         ("grpc.max_metadata_size", 16 * 1024),
         ("grpc.max_concurrent_streams", 1024),
         # Without the probe a stalled reader holds about 1 MiB a stream instead of 21.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", MIB),
-        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.server_handshake_timeout_ms", int(limits.handshake_s * 1000)),
         # A second server on the port must fail, not share it.
         ("grpc.so_reuseport", 0),
         ("grpc.keepalive_time_ms", 60_000),
@@ -65,7 +66,7 @@ class Listener:
         limits = config.limits
         self._api = grpc.aio.server(
             interceptors=[ErrorsInterceptor()],
-            options=_options(limits.message_bytes),
+            options=_options(limits),
             maximum_concurrent_rpcs=FUSE_FACTOR * limits.requests,
         )
         documents = DocumentService(application)
@@ -79,7 +80,7 @@ class Listener:
         self._admin: grpc.aio.Server | None = None
         self.admin_port: int | None = None
         if config.admin_listen is not None:
-            self._admin = grpc.aio.server(options=_options(limits.message_bytes))
+            self._admin = grpc.aio.server(options=_options(limits))
             health_pb2_grpc.add_HealthServicer_to_server(health.servicer, self._admin)
             reflection.enable_server_reflection(_service_names(), self._admin)
             self.admin_port = _bind(self._admin, config.admin_listen)
