@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
+from longspan.server.errors import disk_full
 from longspan.server.limits import Limits
 from longspan.v1 import document_service_pb2 as documents_pb
 from tests.e2e.raw_calls import (
@@ -195,6 +196,20 @@ async def test_a_document_can_be_deleted_from_a_full_disk(tmp_path: Path) -> Non
             await store(running, TEXT)
 
 
+async def test_a_lease_that_finds_no_room_costs_no_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last block may be gone between the document's row and the lease of its upload."""
+
+    async def touch(_: object) -> None:
+        raise disk_full()
+
+    async with serving(tmp_path, encoder="none") as running:
+        monkeypatch.setattr(running.server.application.library, "touch", touch)
+        document = await store(running, TEXT)
+        assert await read(running, document.document_id) == TEXT
+
+
 def index_files(folder: Path) -> list[Path]:
     """Index files, and what is left of them."""
     return [*folder.rglob("*.index"), *folder.rglob("*.tmp")]
@@ -206,7 +221,7 @@ async def test_an_index_that_finds_no_room_costs_no_answer(tmp_path: Path) -> No
     with small_disk(tmp_path, "8m"):
         async with serving(tmp_path, limits=Limits(free_space_bytes=0)) as running:
             free_bytes = shutil.disk_usage(tmp_path).free
-            (tmp_path / "ballast").write_bytes(b"x" * (free_bytes - len(content) - 76_000))
+            (tmp_path / "ballast").write_bytes(b"x" * (free_bytes - len(content) - 68_000))
             document = await store(running, content)
             answer = await generate(running, [document.document_id], ask("What is the fee?"))
             assert answer.citations

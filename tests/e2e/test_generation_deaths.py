@@ -31,6 +31,7 @@ from tests.e2e.real_decoders import (
 )
 from tests.e2e.workers import quiet_log
 from tests.pool.harness import until
+from tests.support.seeds import seeded
 from tests.support.serving import Serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -67,12 +68,6 @@ async def serving(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ser
     settings = {"model_workers": WORKERS, "heartbeat_timeout_s": HEARTBEAT_S}
     async with answering(folder, stories_folder(), **settings) as serving:
         yield serving
-
-
-def _random() -> random.Random:
-    seed = int(os.environ.get("TEST_SEED", time.time_ns() % 2**32))
-    print(f"seed {seed}")
-    return random.Random(seed)
 
 
 def _task(number: int) -> pb.Task:
@@ -127,7 +122,7 @@ async def test_generations_are_byte_identical_though_their_workers_are_killed(
     serving: Serving,
 ) -> None:
     """Text, reason and counts equal the undisturbed run's; some answers were taken up again."""
-    rng = _random()
+    rng = seeded()
     expected = await _in_lanes(serving, rng)
     assert all(json.loads(one.text)["name"] for one in expected[:OF_SCHEMA])
     assert all(re.fullmatch(FORM, one.text) for one in expected[OF_SCHEMA:][:OF_REGEX])
@@ -147,7 +142,7 @@ async def test_generations_are_byte_identical_though_their_workers_are_killed(
 
 async def test_stopped_workers_are_replaced_and_their_answers_go_on(serving: Serving) -> None:
     """Workers that fall silent together are killed; their answers end as they would have."""
-    dispatcher, rng = sequences_of(serving), _random()
+    dispatcher, rng = sequences_of(serving), seeded()
     # A worker that has not begun to beat may take half an hour to load its weights.
     await until(lambda: len(dispatcher.stats().in_flight) == WORKERS, RESTART_S)
     numbers = range(OF_SCHEMA, OF_SCHEMA + 12)

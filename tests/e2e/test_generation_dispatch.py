@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
 import time
 from collections.abc import Iterator
@@ -32,6 +31,7 @@ from tests.pool.harness import until
 from tests.pool.stories import stories
 from tests.pool.story_worker import kv_bytes
 from tests.support.data import EXAMPLES
+from tests.support.seeds import seeded
 from tests.support.serving import Serving
 
 AGREEMENT = (EXAMPLES / "services-agreement.md").read_bytes()
@@ -263,9 +263,7 @@ async def test_the_extractive_method_needs_an_encoder(tmp_path: Path) -> None:
 
 async def test_answers_are_the_same_though_their_worker_is_killed(tmp_path: Path) -> None:
     """SIGKILL during upload, prefill and answer is a pause to the client, counted in usage."""
-    seed = int(os.environ.get("TEST_SEED", time.time_ns() % 2**32))
-    print(f"seed {seed}")
-    rng = random.Random(seed)
+    rng = seeded()
     pool = stories("--chunk", "200", "--step-s", "0.004")
     async with generating(tmp_path, pool) as serving:
         tasks = [prompt(max_tokens=60, seed=number) for number in range(6)]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,17 +14,12 @@ import grpc
 from longspan.v1 import document_service_pb2_grpc
 from tests.e2e.conversation import Uploading, read_back, sha256
 from tests.e2e.workers import ServerProcess, server_process
+from tests.support.seeds import seeded
 
 CUTS = 6
 COMMITS = 5
 DOCUMENT_BYTES = 3_000_000
 CHUNK_BYTES = 40_000
-
-
-def _random() -> random.Random:
-    seed = int(os.environ.get("TEST_SEED", time.time_ns() % 2**32))
-    print(f"seed {seed}")
-    return random.Random(seed)
 
 
 def _document(size_bytes: int, rng: random.Random) -> bytes:
@@ -69,7 +62,7 @@ async def _send_until_killed(
 async def test_a_killed_server_resumes_where_it_acknowledged_again_and_again(
     tmp_path: Path,
 ) -> None:
-    rng = _random()
+    rng = seeded()
     data = _document(DOCUMENT_BYTES, rng)
     upload_id, acknowledged, resumed = "", 0, []
     async with server_process(tmp_path, "--encoder", "none") as server:
@@ -94,7 +87,7 @@ async def test_a_killed_server_resumes_where_it_acknowledged_again_and_again(
 async def test_a_server_killed_around_the_commit_has_the_whole_document_afterwards(
     tmp_path: Path,
 ) -> None:
-    rng = _random()
+    rng = seeded()
     stored = 0
     async with server_process(tmp_path, "--encoder", "none") as server:
         for number in range(COMMITS):

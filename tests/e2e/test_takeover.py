@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import random
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -15,6 +12,7 @@ import pytest_asyncio
 
 from tests.e2e.conversation import Uploading, read_back, reason
 from tests.e2e.workers import quiet_log, serving_with
+from tests.support.seeds import seeded
 from tests.support.serving import Serving
 
 RACES = 30
@@ -35,12 +33,6 @@ async def storing(tmp_path: Path) -> AsyncIterator[Serving]:
         yield serving
 
 
-def _random() -> random.Random:
-    seed = int(os.environ.get("TEST_SEED", time.time_ns() % 2**32))
-    print(f"seed {seed}")
-    return random.Random(seed)
-
-
 async def _busy(uploading: Uploading) -> bool:
     """True when the stream was told to give way, False when it ended well."""
     try:
@@ -54,7 +46,7 @@ async def _busy(uploading: Uploading) -> bool:
 
 
 async def test_an_older_stream_gives_way_and_no_byte_is_lost(storing: Serving) -> None:
-    data = _random().randbytes(SIZE_BYTES // 2).hex().encode()
+    data = seeded().randbytes(SIZE_BYTES // 2).hex().encode()
     older, newer = Uploading(storing.documents), Uploading(storing.documents)
     await older.open()
     await older.send(data, 0, 400_000, CHUNK_BYTES)
@@ -71,7 +63,7 @@ async def test_an_older_stream_gives_way_and_no_byte_is_lost(storing: Serving) -
 async def test_a_take_over_in_the_middle_of_a_commit_ends_with_the_whole_document(
     storing: Serving,
 ) -> None:
-    rng = _random()
+    rng = seeded()
     gave_way = 0
     for _ in range(RACES):
         data = rng.randbytes(SIZE_BYTES // 2).hex().encode()

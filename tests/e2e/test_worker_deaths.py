@@ -43,6 +43,7 @@ from tests.e2e.workers import (
 )
 from tests.pool.harness import config, until
 from tests.support.data import EXAMPLES
+from tests.support.seeds import seeded
 from tests.support.serving import Serving
 
 REQUESTS = 50
@@ -62,12 +63,6 @@ TASKS = (
 def _quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     with quiet_log(caplog):
         yield
-
-
-def _random() -> random.Random:
-    seed = int(os.environ.get("TEST_SEED", time.time_ns() % 2**32))
-    print(f"seed {seed}")
-    return random.Random(seed)
 
 
 def _agreement(size_bytes: int | None = None) -> bytes:
@@ -152,7 +147,7 @@ class Requests:
 async def test_fifty_requests_answer_alike_though_their_worker_is_killed_again_and_again(
     tmp_path: Path,
 ) -> None:
-    rng = _random()
+    rng = seeded()
     # Fifty deaths in a row would otherwise be spaced by ever longer pauses.
     pool = replace(config("--step-s", "0.02", window_tokens=32768), longest_backoff_s=0.02)
     async with serving_with(tmp_path, pool, trust_tenant_metadata=True) as serving:
@@ -195,7 +190,7 @@ async def test_the_real_worker_goes_idle_within_a_step_of_a_cancel(real: Serving
 async def test_requests_to_the_real_model_answer_alike_though_its_worker_is_killed(
     real: Serving,
 ) -> None:
-    requests = Requests(real, _agreement(REAL_BYTES), _random())
+    requests = Requests(real, _agreement(REAL_BYTES), seeded())
     await requests.prepare()
     for disturb in [signal.SIGKILL] * (REAL_KILLS - 1) + [signal.SIGSTOP]:
         await requests.round(REAL_REQUESTS // REAL_KILLS, disturb)

@@ -149,6 +149,11 @@ class ServerProcess:
         assert self._process is not None
         self._process.send_signal(number)
 
+    @property
+    def started(self) -> bool:
+        """True once there is a process, which may not serve yet."""
+        return self._process is not None
+
     def children(self) -> list[psutil.Process]:
         """Its worker processes."""
         assert self._process is not None

@@ -31,6 +31,7 @@ from tests.pool.harness import (
     text,
     until,
 )
+from tests.support.seeds import seeded
 
 POISON = 666
 
@@ -47,8 +48,7 @@ async def _kill_at_random(dispatcher: Dispatcher, done: list[int], rng: random.R
 
 
 async def test_fifty_jobs_survive_a_worker_that_is_killed_at_random_moments() -> None:
-    seed = int(os.environ.get("TEST_SEED", time.time_ns() % 2**32))
-    print(f"seed {seed}")
+    rng = seeded()
     done: list[int] = []
 
     async with running(config("--step-s", "0.02", "--batch", "2", window_tokens=8)) as dispatcher:
@@ -60,7 +60,7 @@ async def test_fifty_jobs_survive_a_worker_that_is_killed_at_random_moments() ->
             assert np.array_equal(vectors, expected(ids))
             done.append(number)
 
-        killer = asyncio.create_task(_kill_at_random(dispatcher, done, random.Random(seed)))
+        killer = asyncio.create_task(_kill_at_random(dispatcher, done, rng))
         await asyncio.gather(*(one(number) for number in range(50)))
         kills = await killer
         assert sorted(done) == list(range(50))

@@ -6,7 +6,6 @@ import asyncio
 import os
 import random
 import signal
-import time
 
 import pytest
 
@@ -18,6 +17,7 @@ from longspan.server.queue.sequences import SequenceDispatcher
 from tests.pool.harness import send_signal, until
 from tests.pool.stories import heard, ids, request, stories, tell, telling
 from tests.pool.story_worker import kv_bytes, numbers, story
+from tests.support.seeds import seeded
 
 POISON = 666_666
 SEQUENCES = 50
@@ -47,9 +47,7 @@ async def _grow_and_tell(
 
 async def test_fifty_stories_are_told_alike_though_their_worker_is_killed_at_random() -> None:
     """No token is lost, repeated or changed by SIGKILL at any moment; retries are counted."""
-    seed = int(os.environ.get("TEST_SEED", time.time_ns() % 2**32))
-    print(f"seed {seed}")
-    rng = random.Random(seed)
+    rng = seeded()
     config = stories("--step-s", "0.002", "--chunk", "40")
     async with telling(config) as dispatcher:
         lanes = asyncio.Semaphore(LANES)

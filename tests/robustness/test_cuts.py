@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from tests.e2e.generation import prompt
 from tests.e2e.real_decoders import streaming_decoder
 from tests.e2e.workers import ServerProcess, server_process
 from tests.robustness.analysing import Analysing
+from tests.support.seeds import seeded
 
 CUTS = int(os.environ.get("TEST_CUTS", "1"))
 CHUNK_BYTES = 500
@@ -119,9 +119,7 @@ async def rest(stream: Analysing, data: bytes) -> pb.Usage:
 
 
 async def test_a_document_that_was_cut_off_is_answered_like_any_other(tmp_path: Path) -> None:
-    seed = int(os.environ.get("TEST_SEED", time.time_ns() % 2**32))
-    print(f"seed {seed}")
-    rng = random.Random(seed)
+    rng = seeded()
     model = streaming_decoder(tmp_path / "model", max_position_embeddings=CONTEXT)
     flags: tuple[str, ...] = ("--encoder", "none", "--model", str(model), "--dtype", "float32")
     flags += (

@@ -62,9 +62,11 @@ async def _serve(config: Config) -> int:
 async def _serve_until(config: Config, stop: asyncio.Event, started: asyncio.Event) -> None:
     # Imported here so that --help and configuration errors answer at once.
     from longspan.server.app import running_server
+    from longspan.server.collector import collect_rarely
 
     async with running_server(config) as server:
         started.set()
+        collect_rarely()
         _announce(config, server.port)
         await stop.wait()
         log.info("draining for at most %g s", config.drain_s)

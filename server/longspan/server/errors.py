@@ -259,6 +259,11 @@ def disk_full() -> DiskFull:
     return DiskFull("the data directory is full; what was acknowledged is kept", retry_after_s=30.0)
 
 
+def too_many_files() -> QueueFull:
+    """The one wording of a process that may open no further file."""
+    return QueueFull("the server has as many files open as it may", retry_after_s=1.0)
+
+
 class DeadlineExceeded(LongspanError):
     """The caller's deadline passed, or cannot be met."""
 

@@ -36,10 +36,13 @@ class Limits(BaseModel):
     citations: PositiveInt = 20
     summary_sentences: PositiveInt = 50
     list_page: PositiveInt = 1000
-    read_bytes: PositiveInt = MIB
+    # A reader that stalls holds a few copies of one such piece.
+    read_bytes: PositiveInt = MIB // 4
     # Calls served at once; the next one is refused with RetryInfo.
     requests: PositiveInt = 256
     queued_tokens: PositiveInt = 8_000_000
+    # A connection that has not begun to speak HTTP/2 by then is closed.
+    handshake_s: PositiveFloat = 10.0
     # A client that sends nothing for so long is given up; its upload stays resumable.
     chunk_wait_s: PositiveFloat = 60.0
     # What one tenant keeps: documents, and uploads until they are stored or their lease ends.

@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from longspan.server.config import Config
 from longspan.server.errors import ConfigError
 from longspan.server.health import Health
+from longspan.server.limits import Limits
 from longspan.server.services.application import Application
 from longspan.server.services.auth_interceptor import AuthInterceptor
 from longspan.server.services.cache_service import CacheService
@@ -36,7 +37,7 @@ LAST_PORT = 65535
 FUSE_FACTOR = 4
 
 
-def _options(message_bytes: int) -> list[tuple[str, int]]:
+def _options(limits: Limits, message_bytes: int) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", message_bytes),
         ("grpc.max_send_message_length", 4 * MIB),
@@ -45,7 +46,7 @@ def _options(message_bytes: int) -> list[tuple[str, int]]:
         # Without the probe a stalled reader holds about 1 MiB a stream instead of 21.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", MIB),
-        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.server_handshake_timeout_ms", int(limits.handshake_s * 1000)),
         # A second server on the port must fail, not share it.
         ("grpc.so_reuseport", 0),
         ("grpc.keepalive_time_ms", 60_000),
@@ -81,7 +82,7 @@ class Listener:
                 AuthInterceptor(admission.authenticator, admission.refusals),
                 ErrorsInterceptor(),
             ],
-            options=_options(limits.message_bytes),
+            options=_options(limits, limits.message_bytes),
             maximum_concurrent_rpcs=FUSE_FACTOR * limits.requests,
         )
         documents = DocumentService(application)
@@ -96,7 +97,7 @@ class Listener:
         self.admin_port: int | None = None
         if config.admin_listen is not None:
             # Health and reflection: nobody has to send much to ask for them.
-            self._admin = grpc.aio.server(options=_options(ADMIN_MESSAGE_BYTES))
+            self._admin = grpc.aio.server(options=_options(limits, ADMIN_MESSAGE_BYTES))
             health_pb2_grpc.add_HealthServicer_to_server(health.servicer, self._admin)
             reflection.enable_server_reflection(_service_names(), self._admin)
             self.admin_port = _bind(self._admin, config.admin_listen, None)

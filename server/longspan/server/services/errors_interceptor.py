@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from longspan.server.current_call import current_call
-from longspan.server.errors import LongspanError
+from longspan.server.errors import LongspanError, too_many_files
 from longspan.server.services.handlers import Behaviour, kind_of
 from longspan.server.services.statuses import fault_status, name_request, to_status
 from longspan.server.services.wire import Malformed, malformed
@@ -67,8 +68,14 @@ def _guard(behaviour: Behaviour, method: str) -> Behaviour:
             if _nobody_listens(error):
                 log.debug("%s: the client is gone, or the server stopped", method)
                 raise asyncio.CancelledError from error
-            error_id, status = fault_status()
-            log.exception("%s failed, error id %s", method, error_id, extra={"error_id": error_id})
+            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+                log.warning("%s refused: %s", method, error)
+                status = to_status(too_many_files())
+            else:
+                error_id, status = fault_status()
+                log.exception(
+                    "%s failed, error id %s", method, error_id, extra={"error_id": error_id}
+                )
         if (call := current_call()) is not None:
             name_request(status, call.request_id)
         await context.abort_with_status(rpc_status.to_status(status))

@@ -84,6 +84,7 @@ class Intake:
                     self._metrics,
                     call.pace.keep,
                     behind,
+                    progress.stir,
                 )
                 progress.acknowledge = reception.acknowledge
                 with span(names.UPLOAD, {names.UPLOAD_ID: session.upload.upload_id}) as upload:

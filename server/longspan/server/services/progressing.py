@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 from longspan.server.index.build import BuildProgress
@@ -15,6 +16,9 @@ from longspan.server.upload.session import Session
 from longspan.v1 import document_pb2
 
 TICK_S = 0.5
+# An upload that brings nothing new is looked at ever less often: thousands may be open and idle.
+# Clients take a minute's silence for a broken connection.
+LONGEST_PAUSE_S = 10.0
 
 
 async def _nothing() -> None:
@@ -50,6 +54,7 @@ class Progressing:
         self.generating: Generating | None = None
         self.total_bytes = 0
         self.acknowledge: Callable[[], Awaitable[None]] = _nothing
+        self._stirred = asyncio.Event()
 
     def received(self, document: StoredDocument) -> None:
         """All bytes are here; a further document adds to what was counted before."""
@@ -102,8 +107,28 @@ class Progressing:
         await self.acknowledge()
         await outbox.send(progress=self.message())
 
+    def stir(self) -> None:
+        """Bytes have come: they are reported within a tick, however long none had."""
+        self._stirred.set()
+
     async def keep_reporting(self, outbox: Outgoing) -> None:
-        """Report twice a second until cancelled."""
+        """Report twice a second until cancelled; an idle upload's report only when it is due."""
+        loop = asyncio.get_running_loop()
+        pause_s, told, told_s = 0.0, None, 0.0
         while True:
+            self._stirred.clear()
             await asyncio.sleep(TICK_S)
-            await self.report(outbox)
+            if pause_s:
+                await self._rest(pause_s)
+            message = self.message()
+            idle = message == told and self.stage == document_pb2.STAGE_UPLOADING
+            pause_s = min(2 * pause_s or TICK_S, LONGEST_PAUSE_S) if idle else 0.0
+            if not idle or loop.time() - told_s >= LONGEST_PAUSE_S:
+                told, told_s = message, loop.time()
+                await self.report(outbox)
+
+    async def _rest(self, pause_s: float) -> None:
+        """Wait for bytes, so long at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._stirred.wait()

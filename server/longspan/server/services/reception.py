@@ -47,6 +47,7 @@ class Reception:
         metrics: count what is kept.
         pace: called with the bytes of each chunk; returns when more may be read.
         behind: ends the upload when it fails.
+        stir: is told of each chunk that was kept.
     """
 
     session: Session
@@ -55,6 +56,7 @@ class Reception:
     metrics: DocumentMetrics
     pace: Callable[[int], Awaitable[None]]
     behind: Behind | None = None
+    stir: Callable[[], None] = lambda: None
     _acknowledged: int = field(default=0)
 
     async def receive(self, read: Callable[[Hold], Awaitable[Part | None]]) -> StoredDocument:
@@ -101,6 +103,7 @@ class Reception:
         before = self.session.committed_bytes
         await self.session.chunk(chunk.offset, chunk.data)
         self.metrics.uploaded.inc(self.session.committed_bytes - before)
+        self.stir()
         if self.session.committed_bytes - self._acknowledged >= ACK_BYTES:
             await self.acknowledge()
         await self.pace(len(chunk.data))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
@@ -28,6 +29,19 @@ def malformed() -> InvalidRequest:
     return InvalidRequest("not a message of this API", field="message")
 
 
+def _lost() -> UploadBusy:
+    return UploadBusy("a newer stream sends this upload")
+
+
+def _end(limit: asyncio.Timeout) -> None:
+    if not limit.expired():
+        limit.reschedule(0.0)
+
+
+def _nothing() -> None:
+    return
+
+
 class Inbox(Generic[Request]):
     """Reads the client's messages, never waiting for ever."""
 
@@ -36,14 +50,20 @@ class Inbox(Generic[Request]):
         self._type = request
         self._wait_s = wait_s
 
-    async def read(self) -> Request | None:
+    async def read(self, hold: Hold | None = None) -> Request | None:
         """The next message; None when the client sends no more, or is gone.
+
+        Args:
+            hold: its loss ends the wait.
 
         Raises:
             DeadlineExceeded: nothing came for too long.
         """
         try:
-            async with asyncio.timeout(self._wait_s):
+            async with asyncio.timeout(self._wait_s) as limit:
+                if hold is not None:
+                    # No task waits for it: thousands of streams may be waiting here.
+                    hold.on_loss = partial(_end, limit)
                 message = await self._context.read()
         except TimeoutError as error:
             raise DeadlineExceeded(f"nothing was sent for {self._wait_s:g} s") from error
@@ -57,17 +77,16 @@ class Inbox(Generic[Request]):
         Raises:
             UploadBusy: the newer stream is there.
         """
-        reading = asyncio.ensure_future(self.read())
-        losing = asyncio.ensure_future(hold.lost.wait())
+        if hold.lost:
+            raise _lost()
         try:
-            await asyncio.wait({reading, losing}, return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():
-                raise UploadBusy("a newer stream sends this upload")
-            return reading.result()
+            return await self.read(hold)
+        except DeadlineExceeded as error:
+            if hold.lost:
+                raise _lost() from error
+            raise
         finally:
-            losing.cancel()
-            if not reading.cancel() and not reading.cancelled():
-                reading.exception()
+            hold.on_loss = _nothing
 
 
 class Outgoing(Protocol):

@@ -13,6 +13,7 @@ from pathlib import Path
 from longspan.server.identity import DocumentId, Tenant, UploadId
 from longspan.server.store.quotas import Usage
 from longspan.server.store.records import OpenUpload, Place, StoredDocument
+from longspan.server.store.totals import keep_totals, total
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS documents (
@@ -64,6 +65,7 @@ class Catalog:
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.executescript(_SCHEMA)
         self._add_what_is_new()
+        keep_totals(self._db)
 
     def close(self) -> None:
         """Close the connection."""
@@ -176,7 +178,13 @@ class Catalog:
     def put_upload(self, upload: OpenUpload) -> None:
         """Add or replace an upload."""
         self._db.execute(
-            "INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?, ?)", _values(upload)
+            "INSERT INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+            # No REPLACE: the row that it removes would not be counted.
+            "ON CONFLICT (upload_id) DO UPDATE SET title = excluded.title, "
+            "media_type = excluded.media_type, declared_bytes = excluded.declared_bytes, "
+            "touched_s = excluded.touched_s, document_id = excluded.document_id, "
+            "reserved_bytes = excluded.reserved_bytes",
+            _values(upload),
         )
 
     def touch_upload(self, upload_id: UploadId, now_s: float) -> None:
@@ -191,15 +199,7 @@ class Catalog:
 
     def usage(self, tenant: Tenant) -> Usage:
         """What a tenant keeps, its open uploads included."""
-        row = self._db.execute(
-            "SELECT sum(n), sum(size) FROM ("
-            "SELECT count(*) AS n, coalesce(sum(size_bytes), 0) AS size "
-            "FROM documents WHERE tenant = :tenant UNION ALL "
-            "SELECT count(*), coalesce(sum(reserved_bytes), 0) "
-            "FROM uploads WHERE tenant = :tenant AND document_id IS NULL)",
-            {"tenant": tenant},
-        ).fetchone()
-        return Usage(*row)
+        return total(self._db, tenant)
 
     def upload(self, tenant: Tenant, upload_id: UploadId) -> OpenUpload | None:
         """One upload of this tenant."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from longspan.server.errors import InvalidRequest, UploadBusy
+from longspan.server.errors import DiskFull, InvalidRequest, UploadBusy
 from longspan.server.identity import Tenant, UploadId
 from longspan.server.limits import Limits
 from longspan.server.metrics.documents import DocumentMetrics
@@ -16,6 +17,8 @@ from longspan.server.store.library import Library
 from longspan.server.store.records import OpenUpload
 from longspan.server.upload.machine import check_length
 from longspan.server.upload.session import ReceivingSession, ReplayedSession, Session
+
+log = logging.getLogger(__name__)
 
 MEDIA_TYPES = frozenset({"text/plain", "text/markdown"})
 TAKEOVER_WAIT_S = 5.0
@@ -35,12 +38,20 @@ class Hold:
     """One stream's claim on an upload.
 
     Attributes:
-        lost: set when a newer stream of the same upload takes over.
+        lost: True once a newer stream of the same upload takes over.
+        released: set when the stream has let go.
+        on_loss: called at that moment; the stream's own.
     """
 
     def __init__(self) -> None:
-        self.lost = asyncio.Event()
+        self.lost = False
         self.released = asyncio.Event()
+        self.on_loss: Callable[[], None] = lambda: None
+
+    def lose(self) -> None:
+        """A newer stream takes over."""
+        self.lost = True
+        self.on_loss()
 
 
 class UploadDesk:
@@ -80,13 +91,15 @@ class UploadDesk:
             UploadBusy: the stream that holds the upload does not let go.
         """
         self._check(header)
-        upload_id = (await self._find(tenant, header)).upload_id
+        upload = await self._find(tenant, header)
+        upload_id = upload.upload_id
         hold = await self._claim(upload_id)
         self._metrics.open.inc()
         try:
-            # Looked up again: the stream that held the upload may have stored it meanwhile.
-            upload = await self._library.find_upload(tenant, upload_id)
-            await self._library.touch(upload)
+            if header.upload_id:
+                # Looked up again: the stream that held the upload may have stored it meanwhile.
+                upload = await self._library.find_upload(tenant, upload_id)
+                await self._library.touch(upload)
             session = await self._open(upload)
             try:
                 yield session, hold
@@ -100,8 +113,12 @@ class UploadDesk:
 
     async def _leave(self, upload: OpenUpload, hold: Hold, committed_bytes: int) -> None:
         """Count the lease from now; an upload of which nothing was kept is forgotten."""
-        if committed_bytes > 0 or hold.lost.is_set():
-            await self._library.touch(upload)
+        if committed_bytes > 0 or hold.lost:
+            try:
+                await self._library.touch(upload)
+            except DiskFull as error:
+                # The lease ends sooner; what was stored is stored, and its caller is told so.
+                log.warning("lease of %s not renewed: %s", upload.upload_id, error)
         else:
             await self._library.discard_upload(upload)
 
@@ -130,7 +147,7 @@ class UploadDesk:
 
     async def _claim(self, upload_id: UploadId) -> Hold:
         while (holder := self._holds.get(upload_id)) is not None:
-            holder.lost.set()
+            holder.lose()
             try:
                 await asyncio.wait_for(holder.released.wait(), TAKEOVER_WAIT_S)
             except TimeoutError as error:
