@@ -39,6 +39,7 @@ RUN groupadd --gid 10001 longspan \
     && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/longspan
 COPY --from=build /opt/longspan /opt/longspan
 # The driver's libraries for computing; which GPUs there are, the cluster says.
+# The server listens like this only with TLS and authentication, or with LONGSPAN_INSECURE=true.
 ENV PATH=/opt/longspan/bin:$PATH \
     HOME=/tmp \
     PYTHONUNBUFFERED=1 \

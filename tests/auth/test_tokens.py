@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from longspan.server.auth.public_keys import VerifyingKey, read_public_keys
 from longspan.server.auth.refusal import Refusal
 from longspan.server.auth.tokens import TokenRules, Tokens
+from longspan.server.auth.verified import VerifiedTokens
 from longspan.server.errors import ConfigError, Unauthenticated
+from longspan.server.identity import Tenant
 from tests.auth.issuer import (
     AUDIENCE,
     ISSUER,
@@ -78,6 +80,30 @@ def test_clocks_may_differ_by_the_leeway() -> None:
     assert TOKENS.tenant(ISSUED.token(exp=time.time() - 15)) == "a"
     strict = Tokens([PUBLIC], TokenRules(ISSUER, AUDIENCE, "tenant", leeway_s=0.0))
     assert refusal(ISSUED.token(exp=time.time() - 15), strict) is Refusal.EXPIRED_TOKEN
+
+
+def test_a_token_that_was_known_expires_all_the_same() -> None:
+    strict = Tokens([PUBLIC], TokenRules(ISSUER, AUDIENCE, "tenant", leeway_s=0.0))
+    token = ISSUED.token(exp=int(time.time()) + 2)
+    assert [strict.tenant(token) for _ in range(3)] == ["a"] * 3
+    time.sleep(2.1)
+    assert refusal(token, strict) is Refusal.EXPIRED_TOKEN
+
+
+def test_what_is_remembered_is_bounded_and_ends_in_time() -> None:
+    known = VerifiedTokens(most=3)
+    for number in range(10):
+        known.keep(f"token {number}", Tenant("a"), until_s=100.0 + number)
+    assert len(known) == 3
+    assert known.find("token 6", 0.0) is None
+    assert known.find("token 7", 106.9) == "a"
+    assert known.find("token 7", 107.0) is None
+    assert known.find("token 8", 107.0) == "a"
+    known.keep("token 10", Tenant("b"), until_s=200.0)
+    known.keep("token 11", Tenant("b"), until_s=200.0)
+    # Used a moment ago, and so kept before the one that was not.
+    assert known.find("token 9", 0.0) is None
+    assert known.find("token 8", 0.0) == "a"
 
 
 def test_the_algorithm_is_the_servers_choice() -> None:

@@ -228,10 +228,10 @@ def _queue_limits(config: Config) -> QueueLimits:
 
 def _check_before_loading(config: Config) -> None:
     """Find out in milliseconds what would otherwise fail after the model is loaded."""
-    check_exposure(config.listen, config.tls, config.auth, insecure=config.insecure)
     for address in (config.listen, config.admin_listen, config.metrics.listen):
         if address is not None:
             check_free(address)
+    check_exposure(config.listen, config.tls, config.auth, insecure=config.insecure)
     ready_file = config.ready_file
     if ready_file is not None and not ready_file.parent.is_dir():
         raise ConfigError(f"ready_file {ready_file}: there is no folder {ready_file.parent}")

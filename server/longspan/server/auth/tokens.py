@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import jwt
 
 from longspan.server.auth.public_keys import VerifyingKey
 from longspan.server.auth.refusal import Refusal
+from longspan.server.auth.verified import VerifiedTokens
 from longspan.server.errors import Unauthenticated
 from longspan.server.identity import Tenant, is_tenant
 
@@ -39,6 +41,8 @@ class Tokens:
         self._keys = {key.key_id: key for key in keys}
         self._only = keys[0] if len(keys) == 1 else None
         self._rules = rules
+        # Belongs to these keys: with others, every token is checked anew.
+        self._verified = VerifiedTokens()
 
     def tenant(self, token: str) -> Tenant:
         """Whom the issuer says the caller is.
@@ -46,10 +50,14 @@ class Tokens:
         Raises:
             Unauthenticated: the token does not hold.
         """
-        if len(token) > MAX_TOKEN_BYTES:
+        if len(token) > MAX_TOKEN_BYTES or not token.isascii():
             raise Unauthenticated(Refusal.MALFORMED)
+        known = self._verified.find(token, time.time())
+        if known is not None:
+            return known
         try:
             claims = self._claims(token)
+            until_s = int(claims["exp"]) + self._rules.leeway_s
         except jwt.ExpiredSignatureError as error:
             raise Unauthenticated(Refusal.EXPIRED_TOKEN) from error
         except (jwt.InvalidIssuerError, jwt.InvalidAudienceError) as error:
@@ -60,6 +68,7 @@ class Tokens:
         tenant = claims.get(self._rules.tenant_claim)
         if not (isinstance(tenant, str) and is_tenant(tenant)):
             raise Unauthenticated(Refusal.NO_TENANT)
+        self._verified.keep(token, Tenant(tenant), until_s)
         return Tenant(tenant)
 
     def _claims(self, token: str) -> dict[str, Any]:
