@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
+import subprocess
+import time
 import urllib.error
-from collections.abc import Iterator
-from contextlib import contextmanager
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from shutil import which
+from typing import Any
 
 import psutil
 import pytest
@@ -18,6 +24,7 @@ from longspan.server.config import load_config
 from longspan.server.errors import ConfigError
 from longspan.server.metrics.exporter import Exporter
 from longspan.server.metrics.metrics import Metrics
+from tests.e2e.workers import free_port
 from tests.metrics.scrape import fetch, openmetrics, plain
 from tests.support.serving import serving
 
@@ -153,3 +160,50 @@ async def test_a_taken_port_is_refused_before_anything_loads(tmp_path: Path) -> 
 def test_the_address_comes_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGSPAN_METRICS__LISTEN", "0.0.0.0:9464")
     assert load_config([]).metrics.listen == "0.0.0.0:9464"
+
+
+def test_prometheus_itself_reads_values_and_exemplars(tmp_path: Path) -> None:
+    """Its own parser is stricter than ours."""
+    program = which("prometheus")
+    if program is None:
+        pytest.skip("no prometheus here")
+    metrics = Metrics()
+    with exporting(metrics) as port, prometheus(program, tmp_path, port) as asked:
+        with within_a_trace(sampled=True):
+            count(metrics)
+        query = "longspan_request_duration_seconds_count"
+        [found] = asked(f"query?query={query}")["result"]
+        assert found["metric"]["task"] == "ask"
+        assert found["value"][1] == "1"
+        marked = asked("query_exemplars?query=longspan_rpc_started_total&start=0&end=9999999999")
+        [series] = marked
+        assert series["exemplars"][0]["labels"] == {"trace_id": f"{TRACE_ID:032x}"}
+
+
+@contextmanager
+def prometheus(program: str, folder: Path, scraped: int) -> Iterator[Callable[[str], Any]]:
+    """A Prometheus that scrapes a port; asks it until it has an answer."""
+    config = folder / "prometheus.yml"
+    job = {"job_name": "longspan", "static_configs": [{"targets": [f"127.0.0.1:{scraped}"]}]}
+    config.write_text(json.dumps({"global": {"scrape_interval": "100ms"}, "scrape_configs": [job]}))
+    port = free_port()
+    options = [f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
+    options += [f"--web.listen-address=127.0.0.1:{port}", "--enable-feature=exemplar-storage"]
+
+    def ask(path: str) -> Any:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            with suppress(urllib.error.URLError):
+                url = f"http://127.0.0.1:{port}/api/v1/{path}"
+                with urllib.request.urlopen(url, timeout=5) as response:
+                    data = json.load(response)["data"]
+                if data and (not isinstance(data, dict) or data["result"]):
+                    return data
+            time.sleep(0.1)
+        raise AssertionError(f"no answer to {path}")
+
+    with subprocess.Popen([program, *options], stderr=subprocess.DEVNULL) as process:
+        try:
+            yield ask
+        finally:
+            process.kill()

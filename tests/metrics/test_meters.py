@@ -6,7 +6,7 @@ import signal
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import Metric
 
@@ -52,6 +52,7 @@ class Life:
 BEATS = st.lists(st.tuples(SMALL, SMALL, SMALL, SMALL), max_size=5)
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.lists(BEATS, max_size=4))
 def test_counts_of_processes_one_after_the_other_are_those_of_all(
     lives: list[list[tuple[int, int, int, int]]],
@@ -62,13 +63,13 @@ def test_counts_of_processes_one_after_the_other_are_those_of_all(
             for beat, heartbeat in zip(beats, Life(beats).heartbeats(), strict=True):
                 meter.heard(heartbeat)
                 sums = [total + more for total, more in zip(sums, beat, strict=True)]
-                lookups = "longspan_kv_lookups_total"
-                assert [
-                    value(metrics, "longspan_tokens_total", kind="prefill"),
-                    value(metrics, lookups, tier="pool", result="hit"),
-                    value(metrics, lookups, tier="disk", result="hit"),
-                    value(metrics, "longspan_kv_corrupt_total"),
-                ] == sums
+            lookups = "longspan_kv_lookups_total"
+            assert [
+                value(metrics, "longspan_tokens_total", kind="prefill"),
+                value(metrics, lookups, tier="pool", result="hit"),
+                value(metrics, lookups, tier="disk", result="hit"),
+                value(metrics, "longspan_kv_corrupt_total"),
+            ] == sums
     steps = sum(len(beats) for beats in lives)
     assert value(metrics, "longspan_steps_total", role="decoder") == steps
     assert value(metrics, "longspan_batch_tokens_sum") == sums[0]

@@ -298,9 +298,13 @@ def _type_name(name: str, kind: str) -> str:
     return name.removesuffix({"counter": "_total", "info": "_info"}.get(kind, ""))
 
 
-async def test_no_word_of_a_document_and_no_name_is_exposed(serving: Serving) -> None:
+async def test_nothing_that_a_client_says_is_exposed(serving: Serving) -> None:
     document = await store(serving, f"Fifth {TEXT}".encode())
     await told(serving, document.document_id, greedy(f"Who is {CANARY}?"))
+    unknown: Any = serving.channel.unary_unary(f"/longspan.v1.InferenceService/{CANARY}")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await unknown(b"")
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
     text = (await now(serving)).text
     assert CANARY.lower() not in text.lower()
     assert document.document_id not in text

@@ -75,8 +75,9 @@ class KvMetrics:
     def sample(self, workers: Collection[WorkerMeter]) -> None:
         """The pages of the workers that live."""
         used, cached = sum(one.used_pages for one in workers), sum(w.cached_pages for w in workers)
-        total = sum(one.total_pages for one in workers)
-        for state, pages in (("used", used), ("cached", cached), ("free", total - used - cached)):
+        # Where numbers of pages run out before their memory, fewer are free than lie there.
+        free = max(sum(one.total_pages for one in workers) - used - cached, 0)
+        for state, pages in (("used", used), ("cached", cached), ("free", free)):
             self._pages.labels(POOL, state).set(pages)
         self._bytes.labels(POOL).set(sum(one.pool_bytes for one in workers))
         self._capacity.labels(POOL).set(sum(one.pool_capacity_bytes for one in workers))
