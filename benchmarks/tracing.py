@@ -19,7 +19,7 @@ from longspan.v1 import document_service_pb2_grpc
 
 CALLS = 3_000
 WARM_UP = 300
-ROUNDS = 5
+ROUNDS = 3
 SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
 
 

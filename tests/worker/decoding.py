@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,6 +163,7 @@ class Decoding:
         attention: str = "",
         task_start: int = 0,
         subject: str = "",
+        trace: Mapping[str, str] | None = None,
         **sampling: Any,
     ) -> Answer:
         """Open a sequence under the next id; greedy, 32 tokens, unless ``sampling`` says else."""
@@ -180,6 +181,7 @@ class Decoding:
             attention=attention,
             task_start=task_start,
             subject=subject,
+            trace=trace,
         )
         await self.stream.call.write(pb.ExecuteRequest(open=message))
         return answer

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
+import grpc
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
@@ -15,6 +16,9 @@ from opentelemetry.trace import Tracer
 from longspan.otlp.batcher import Batcher
 
 EXPORT_TIMEOUT_S = 5.0
+NEVER_RETRIED = frozenset({grpc.StatusCode.OK})
+"""The exporter would hold all later spans up, say so each time, and be hard to stop meanwhile; an
+empty set means its default."""
 SCOPE = "longspan"
 LIMITS = SpanLimits(
     max_span_attributes=64,
@@ -48,6 +52,7 @@ class SpanExport:
                 endpoint=endpoint,
                 insecure=not endpoint.startswith("https://"),
                 timeout=EXPORT_TIMEOUT_S,
+                retryable_error_codes=NEVER_RETRIED,
             )
         )
         self._provider = TracerProvider(
