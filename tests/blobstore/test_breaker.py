@@ -112,6 +112,24 @@ def test_half_open(ends: str) -> None:
     assert (breaker.admit(1.8) is not None) == (ends == "well")
 
 
+def test_what_had_nothing_to_do_proves_nothing() -> None:
+    breaker, now = in_state(State.CLOSED, failures=2)
+    breaker.ended(permit(breaker, now), now)
+    breaker.failed(permit(breaker, now), now)
+    assert state_of(breaker) is State.OPEN, "it did not count among the failures in a row"
+    probe = permit(breaker, now + 1.0)
+    assert breaker.admit(now + 1.0) is None
+    breaker.ended(probe, now + 1.0)
+    assert state_of(breaker) is State.HALF_OPEN
+    breaker.succeeded(permit(breaker, now + 1.0), now + 1.0)
+    assert state_of(breaker) is State.CLOSED
+    slow = permit(breaker, now + 1.0)
+    for _ in range(LIMITS.failures - 1):
+        breaker.failed(permit(breaker, now + 1.0), now + 1.0)
+    breaker.ended(slow, now + 1.6)
+    assert state_of(breaker) is State.OPEN
+
+
 def test_a_probe_that_never_ends_is_followed_by_another() -> None:
     breaker, _ = in_state(State.OPEN)
     lost = permit(breaker, 1.0)
@@ -137,7 +155,10 @@ def test_the_pause_doubles_up_to_a_cap_and_begins_again() -> None:
     assert breaker.admit(now + 6.0) is not None
 
 
-@given(st.lists(st.tuples(st.floats(0, 3), st.sampled_from(["admit", "good", "bad", "lost"]))))
+ENDS = {"good": Breaker.succeeded, "bad": Breaker.failed, "nothing": Breaker.ended}
+
+
+@given(st.lists(st.tuples(st.floats(0, 3), st.sampled_from([*ENDS, "admit", "lost"]))))
 def test_no_history_leaves_the_table_or_shuts_for_ever(
     steps: list[tuple[float, str]],
 ) -> None:
@@ -150,5 +171,5 @@ def test_no_history_leaves_the_table_or_shuts_for_ever(
         elif permits:
             leave = permits.pop(0)
             if step != "lost":
-                (breaker.succeeded if step == "good" else breaker.failed)(leave, now)
+                ENDS[step](breaker, leave, now)
     assert breaker.admit(now + LIMITS.longest_pause_s) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longspan.blobstore.breaker import Breaker, BreakerLimits
+from longspan.blobstore.breaker import Breaker, BreakerLimits, State
 from longspan.blobstore.limits import StoreLimits
 from longspan.blobstore.store import BlobStore
 from longspan.worker.attention.layout import layout
@@ -21,6 +22,7 @@ from longspan.worker.kv.chain import PageKey
 from longspan.worker.kv.label import Label
 from longspan.worker.models.probe import LayerShape
 from longspan.worker.tiers.lower import LowerTiers
+from longspan.worker.tiers.mover import logged
 from longspan.worker.tiers.opening import MAGIC
 from longspan.worker.tiers.page_tensors import Lying, PageTensors
 from longspan.worker.tiers.part import Part
@@ -75,6 +77,34 @@ def test_a_disk_that_is_left_alone_has_nothing(tmp_path: Path, pause_s: float, k
     breaker.failed(permit, time.monotonic())
     assert lower.knows(part) is known
     lower.close()
+
+
+def test_what_is_absent_or_there_already_does_not_heal_a_disk(tmp_path: Path) -> None:
+    """A disk that cannot be written to still knows what it has; the breaker must open."""
+    disk = BlobStore(tmp_path, StoreLimits(1 << 20), magic=MAGIC)
+    breaker = Breaker(BreakerLimits(failures=2, pause_s=0.0))
+    lower, label = LowerTiers(RamTier(0), disk, breaker, b""), Label("t", "doc_1")
+    here, absent = Part(PageKey(bytes(32)), 0), Part(PageKey(b"\x01" * 32), 0)
+    assert lower.store(here, memoryview(b"page"), label, 1.0)
+    for _ in range(2):
+        permit = breaker.admit(time.monotonic())
+        assert permit is not None
+        breaker.failed(permit, time.monotonic())
+        assert lower.store(here, memoryview(b"page"), label, 1.0)
+        assert lower.load(absent, 4) is None
+    assert breaker.state is not State.CLOSED
+    loaded = lower.load(here, 4)
+    assert loaded is not None
+    assert bytes(loaded) == b"page"
+    assert breaker.state.name == State.CLOSED.name
+    lower.close()
+
+
+def test_what_fails_behind_the_stores_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(logged, lambda: [][0])
+        assert threads.submit(lambda: 1).result() == 1
+    assert "IndexError" in caplog.text
 
 
 def test_names_of_parts_differ_by_page_group_and_layout() -> None:

@@ -31,7 +31,7 @@ class Timeout:
     Attributes:
         connect: for a connection.
         idle: for the next event of a stream, or the answer of a short call. The server
-            reports at least once a second, so silence means that something is broken.
+            reports at least every eleven seconds, so silence means that something is broken.
         total: for a whole call, repeated attempts included.
 
     Raises:

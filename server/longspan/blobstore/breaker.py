@@ -105,6 +105,17 @@ class Breaker:
                 self._pause_s = self._limits.pause_s
                 self._move(Event.GOOD)
 
+    def ended(self, permit: Permit, now: float) -> None:
+        """An operation ended that had nothing to do, and tells nothing, if it was not slow.
+
+        A probe of that kind is followed by the next operation.
+        """
+        if now - permit.started_s > self._limits.slow_s:
+            return self.failed(permit, now)
+        with self._lock:
+            if permit.period == self._period and self._state is State.HALF_OPEN:
+                self._until_s = now
+
     def failed(self, permit: Permit, now: float) -> None:
         """An operation failed."""
         with self._lock:

@@ -18,7 +18,7 @@ from longspan.v1 import document_pb2
 TICK_S = 0.5
 # An upload that brings nothing new is looked at ever less often: thousands may be open and idle.
 # Clients take a minute's silence for a broken connection.
-LONGEST_PAUSE_S = 10.0
+LONGEST_SILENCE_S = 10.0
 
 
 async def _nothing() -> None:
@@ -122,10 +122,13 @@ class Progressing:
                 await self._rest(pause_s)
             message = self.message()
             idle = message == told and self.stage == document_pb2.STAGE_UPLOADING
-            pause_s = min(2 * pause_s or TICK_S, LONGEST_PAUSE_S) if idle else 0.0
-            if not idle or loop.time() - told_s >= LONGEST_PAUSE_S:
-                told, told_s = message, loop.time()
-                await self.report(outbox)
+            left_s = told_s + LONGEST_SILENCE_S - loop.time()
+            if idle and left_s > 0:
+                pause_s = min(2 * pause_s or TICK_S, left_s)
+                continue
+            pause_s = LONGEST_SILENCE_S if idle else 0.0
+            told, told_s = message, loop.time()
+            await self.report(outbox)
 
     async def _rest(self, pause_s: float) -> None:
         """Wait for bytes, so long at most."""

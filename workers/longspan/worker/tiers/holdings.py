@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 
 from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.worker.kv.pages import PageTable
-from longspan.worker.tiers.mover import Mover
+from longspan.worker.tiers.mover import Mover, logged
 
 
 @dataclass(slots=True)
@@ -86,7 +86,7 @@ class Holdings:
         self._threads.shutdown(cancel_futures=True)
 
     def _answer(self, work: Callable[[], pb.Event]) -> None:
-        self._threads.submit(lambda: self._tell(work()))
+        self._threads.submit(logged, lambda: self._tell(work()))
 
     def _tell(self, answer: pb.Event) -> None:
         self._answers.put(answer)

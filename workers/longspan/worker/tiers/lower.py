@@ -70,7 +70,8 @@ class LowerTiers:
         data = memoryview(bytearray(size))
         errors = self.disk.stats.io_errors
         whole = self.disk.read_into(name, data)
-        self._report(permit, failed=self.disk.stats.io_errors > errors)
+        # What is absent was not looked for: that says nothing of the disk.
+        self._report(permit, good=whole, bad=self.disk.stats.io_errors > errors)
         if whole:
             self._note_read(name)
         return data if whole else None
@@ -95,7 +96,8 @@ class LowerTiers:
             parent=parent,
             cost=cost_s,
         )
-        self._report(permit, failed=outcome is Put.FAILED)
+        # What is there already was not written.
+        self._report(permit, good=outcome is Put.STORED, bad=outcome is Put.FAILED)
         return outcome in (Put.STORED, Put.ALREADY)
 
     def rename(self, tenant: str, old: str, new: str) -> None:
@@ -123,12 +125,14 @@ class LowerTiers:
             self._read.clear()
         self._read[name] = None
 
-    def _report(self, permit: Permit, *, failed: bool) -> None:
+    def _report(self, permit: Permit, *, good: bool, bad: bool) -> None:
         now = time.monotonic()
-        if failed:
+        if bad:
             self.breaker.failed(permit, now)
-        else:
+        elif good:
             self.breaker.succeeded(permit, now)
+        else:
+            self.breaker.ended(permit, now)
 
     def _refresh(self, disk: BlobStore) -> None:
         now = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +16,8 @@ from longspan.worker.tiers.lower import LowerTiers
 from longspan.worker.tiers.moves import Moved, Ticket
 from longspan.worker.tiers.page_tensors import Lying, PageTensors
 from longspan.worker.tiers.part import Part
+
+log = logging.getLogger(__name__)
 
 PRIOR_BYTES_PER_S = 500e6
 """What loading is believed to do before the first page has been loaded."""
@@ -91,8 +94,8 @@ class Mover:
             ended.append(moved)
 
     def later(self, work: Callable[[], None]) -> None:
-        """Run something slow behind what is being stored."""
-        self._storing.submit(work)
+        """Run something slow behind what is being stored; its failure is logged."""
+        self._storing.submit(logged, work)
 
     def close(self) -> None:
         """Wait for what runs; nothing else begins."""
@@ -136,3 +139,11 @@ class Mover:
                 return False
         self.stored += 1
         return True
+
+
+def logged(work: Callable[[], None]) -> None:
+    """Run something that nobody waits for: the edge of a thread."""
+    try:
+        work()
+    except Exception:
+        log.exception("work below the page pool failed")
