@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -146,6 +145,21 @@ async def test_a_caller_must_show_a_certificate_that_was_asked_for(tmp_path: Pat
                     await client.upload(b"text")
 
 
+async def test_the_authority_of_callers_rotates_too(tmp_path: Path) -> None:
+    before, after = Authority.new("callers"), Authority.new("callers")
+    async with encrypted(tmp_path, before) as running:
+        async with running.client(before.client("a")) as client:
+            await client.upload(b"text")
+        aside = tmp_path / "aside.pem"
+        aside.write_bytes(after.pem)
+        aside.replace(tmp_path / "client-ca.pem")
+        async with running.client(after.client("a")) as client:
+            await client.upload(b"text")
+        async with running.client(before.client("a")) as client:
+            with pytest.raises(ServerUnavailable):
+                await client.upload(b"text")
+
+
 @pytest.mark.parametrize("part", ["san", "common-name"])
 async def test_a_tenant_is_what_its_certificate_says(tmp_path: Path, part: str) -> None:
     callers = Authority.new("callers")
@@ -201,34 +215,33 @@ def garbage(path: Path) -> None:
 
 
 def another(path: Path) -> None:
-    Authority.new().server().write(path.parent, path.stem)
+    other = path.parent / "other"
+    other.mkdir()
+    pair = Authority.new().server().write(other, "server")
+    pair[path.suffix == ".key"].replace(path)
 
 
 def endless(path: Path) -> None:
     os.truncate(path, 1 << 30)
 
 
-@pytest.mark.parametrize("name", ["server.pem", "server.key", "ca.pem"])
-@pytest.mark.parametrize(
-    "spoil", [Path.unlink, garbage, another, endless], ids=lambda one: one.__name__
-)
+NAMES = ("server.pem", "server.key", "ca.pem")
+# Another authority is one like the first.
+SPOILT = [
+    *((name, spoil) for name in NAMES for spoil in (Path.unlink, garbage, endless)),
+    *((name, another) for name in NAMES[:2]),
+]
+
+
+@pytest.mark.parametrize(("name", "spoil"), SPOILT)
 def test_bad_files_are_named_in_one_line(
     tmp_path: Path, name: str, spoil: Callable[[Path], None]
 ) -> None:
-    authority = Authority.new()
-    certificate, key = authority.server().write(tmp_path, "server")
+    certificate, key = Authority.new().server().write(tmp_path, "server")
     ca = tmp_path / "ca.pem"
-    ca.write_bytes(authority.pem)
+    ca.write_bytes(Authority.new().pem)
     read_tls_files(certificate, key, ca)
-    if spoil is another and name == "ca.pem":
-        return
-    if spoil is another:
-        other = tmp_path / "other"
-        other.mkdir()
-        pair = Authority.new().server().write(other, "server")
-        pair[name.endswith("key")].replace(tmp_path / name)
-    else:
-        spoil(tmp_path / name)
+    spoil(tmp_path / name)
     with pytest.raises(ConfigError) as refused:
         read_tls_files(certificate, key, ca)
     assert str(tmp_path / name) in str(refused.value)
@@ -254,8 +267,6 @@ def test_settings_that_do_not_fit_together_are_named(flags: list[str], named: st
         load_config(flags)
 
 
-def test_the_log_of_a_reload_has_no_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
+def test_a_private_key_is_in_nothing_that_is_printed(tmp_path: Path) -> None:
     certificate, key = Authority.new().server().write(tmp_path, "server")
-    files = read_tls_files(certificate, key, None)
-    assert "PRIVATE" not in repr(files)
+    assert "PRIVATE" not in repr(read_tls_files(certificate, key, None))

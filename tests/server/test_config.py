@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from longspan.server.config import load_config
+from longspan.server.config import CLIENT_VARIABLES, load_config
 from longspan.server.errors import ConfigError
+from tests.support.data import REPOSITORY
 
 
 def write(folder: Path, text: str) -> str:
@@ -96,3 +98,16 @@ def test_an_unknown_flag_ends_the_process_with_usage(capsys: pytest.CaptureFixtu
         load_config(["--listne", "x"])
     assert stopped.value.code == 2
     assert "--listne" in capsys.readouterr().err
+
+
+def test_the_clients_variables_are_let_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = REPOSITORY / "clients" / "longspan" / "client" / "_cli"
+    found = {
+        name
+        for path in folder.glob("*.py")
+        for name in re.findall(r'envvar="(\w+)"', path.read_text("utf-8"))
+    }
+    assert found == CLIENT_VARIABLES
+    for name in found:
+        monkeypatch.setenv(name, "x")
+    assert not load_config([]).tls.enabled
