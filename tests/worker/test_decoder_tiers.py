@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -264,3 +265,45 @@ async def test_who_asks_is_told_what_lies_where(
             assert {h.subject for h in left.holdings} == {"doc_2"}
             again = await ask(sequences, document[: 12 * PAGE])
             assert again.finished.cached_tokens == 0
+
+
+POISON = 492
+"""A token that neither document nor question has, nor the worker's own check."""
+
+
+@pytest.fixture(scope="module")
+def broken(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model; what it knows of one token is no number."""
+    folder = Path(tmp_path_factory.mktemp("broken")) / "model"
+    shutil.copytree(model, folder)
+    tensors = load_file(folder / "model.safetensors")
+    # The head has weights of its own, or no logit would be a number.
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    tensors["model.embed_tokens.weight"][POISON] = float("nan")
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+    return folder
+
+
+async def test_pages_that_are_no_numbers_are_not_kept(
+    broken: Path, document: list[int], tmp_path: Path
+) -> None:
+    """Whatever came of them would be found again, in memory and on disk."""
+    assert POISON not in document + QUESTION
+    ill = [*document[: 2 * PAGE], POISON, *document[2 * PAGE : 4 * PAGE]]
+    with worker_on(tmp_path, broken) as worker:
+        async with decoding(worker, stores=True) as sequences:
+            well = await ask(sequences, document[: 3 * PAGE], subject="doc_well")
+            assert well.finished.output_tokens > 0
+            answer = await sequences.open(
+                [*ill, *QUESTION], sealed=True, subject="doc_ill", max_tokens=4
+            )
+            await sequences.ended(answer)
+            assert answer.reason == "NOT_FINITE"
+            found = {"doc_ill"}
+            while "doc_ill" in found:
+                request = pb.Inventory(request_id=9)
+                holdings = (await sequences.ask(inventory=request)).holdings.holdings
+                found = {one.subject for one in holdings}
+            assert "doc_well" in found

@@ -224,6 +224,14 @@ class Scheduler:
             self._below.rename(old, subject)
         return old
 
+    def label(self, sequence_id: SequenceId) -> Label:
+        """Whose a sequence is, and what it is about.
+
+        Raises:
+            KeyError: it has ended.
+        """
+        return self._sequences[sequence_id].label(0)
+
     def forget(self, tenant: str, subject: str) -> None:
         """What waits to be stored of a tenant's subject is not stored; empty names mean all."""
         if self._below is not None:

@@ -27,6 +27,7 @@ from longspan.worker.generation.policies import Policies
 from longspan.worker.generation.runner import Runner
 from longspan.worker.generation.scheduler import Scheduler
 from longspan.worker.kv.chain import KeySpace
+from longspan.worker.kv.label import Label
 from longspan.worker.kv.pages import PageTable
 from longspan.worker.sampling.grammar_source import BadGrammar
 from longspan.worker.sampling.output import Output
@@ -192,7 +193,10 @@ class Generation:
             sampled[sequence_id] = Sampled(token, finish)
             if sequence_id not in self._faults:
                 generated[sequence_id] = wire.generated(sequence_id, first, [token], text)
+        broken = [self._scheduler.label(one) for one in plan.sampled if self._is_broken(one)]
         outcomes = self._scheduler.commit(plan, sampled, self._step_s)
+        for label in broken:
+            self._drop(label)
         for outcome in outcomes:
             output, told = self._open[outcome.sequence_id], generated.get(outcome.sequence_id)
             if isinstance(outcome, SequenceFinished) and output.finish is None and told:
@@ -273,6 +277,15 @@ class Generation:
             self._faults[sequence_id] = (BAD_GRAMMAR, str(error))
             return FinishReason.STOP, ""
         return step.finish, step.text
+
+    def _is_broken(self, sequence_id: SequenceId) -> bool:
+        return self._faults.get(sequence_id, ("", ""))[0] == NOT_FINITE
+
+    def _drop(self, label: Label) -> None:
+        """Forget what a document's pages hold, which is no number either, here and below."""
+        if label.subject:
+            self._scheduler.forget(label.tenant, label.subject)
+            self._holdings.forget(pb.Forget(tenant=label.tenant, subject=label.subject))
 
     def _fail(self, sequence_id: SequenceId, reason: str, message: str) -> list[pb.Event]:
         """End a sequence for a reason that the scheduler knows nothing of."""
