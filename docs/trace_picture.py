@@ -70,7 +70,7 @@ def draw(spans: list[dict[str, Any]]) -> None:
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "longspan"
-    from matplotlib import pyplot
+    from matplotlib import patches, pyplot
 
     began_ns = min(span["start_ns"] for span in spans)
     figure, axes = pyplot.subplots(figsize=(9, 0.5 * len(spans) + 1))
@@ -84,7 +84,7 @@ def draw(spans: list[dict[str, Any]]) -> None:
     axes.set_yticks(range(len(spans)), names)
     axes.invert_yaxis()
     axes.set_xlabel("seconds")
-    handles = [pyplot.Rectangle((0, 0), 1, 1, color=colour) for colour in COLOURS.values()]
+    handles = [patches.Rectangle((0, 0), 1, 1, color=colour) for colour in COLOURS.values()]
     axes.legend(
         handles, list(COLOURS), loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False
     )

@@ -16,12 +16,15 @@ from longspan.client import AsyncClient, Client
 from longspan.server.identity import DEFAULT_TENANT, DocumentId
 from longspan.v1 import document_service_pb2 as docs
 from longspan.v1 import inference_service_pb2 as pb
-from tests.e2e.conversation import store, upload_messages
+from tests.e2e.conversation import analyze_messages, ask, listen, store, upload_messages
 from tests.e2e.generation import generating, hear, prompt
+from tests.e2e.workers import serving_with
+from tests.pool.harness import config
 from tests.pool.stories import stories
 from tests.support.collector import Collector, Received, black_hole, closed_port, collecting
 from tests.support.serving import Serving
 from tests.support.tracing import calling, server_span
+from tests.worker.models import skip_without_embedded
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -202,6 +205,27 @@ async def test_quotations_are_one_span(collector: Collector, tmp_path: Path) -> 
         check.attributes[f"longspan.quotations.{kind}"] for kind in ("verified", "unverified")
     ]
     assert counts == [1, 1]
+
+
+async def test_what_the_encoder_answers(collector: Collector, tmp_path: Path) -> None:
+    skip_without_embedded()
+    tracing = {"endpoint": collector.endpoint}
+    async with serving_with(tmp_path, config(), tracing=tracing) as asked:
+        messages = analyze_messages(TEXT.encode(), ask("Who pays?"), 100)
+        call = asked.inference.Analyze(messages)
+        answer = await listen(call)
+    span = await server_span(collector, call)
+    assert span.attributes["gen_ai.operation.name"] == "retrieval"
+    names = ("upload", "tokenise", "embed", "rank")
+    upload, tokenise, embed, rank = (collector.child(span, name) for name in names)
+    assert upload is not None
+    assert upload.attributes["longspan.bytes"] == len(TEXT.encode())
+    assert tokenise is not None
+    assert tokenise.attributes["longspan.tokens"] == answer.end.usage.document_tokens
+    assert embed is not None
+    assert embed.attributes["longspan.passages"] > 0
+    assert rank is not None
+    assert rank.start_ns >= embed.end_ns
 
 
 @pytest.mark.parametrize("endpoint", [closed_port, black_hole])

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
 
 def serve_main(arguments: Sequence[str]) -> int:
-    """Run the server in this process; returns its exit status."""
+    """Become the server; returns an exit status only where that is impossible.
+
+    Executed, not called: what its ``grpc_core`` says must come before grpc is imported, which the
+    client has done. The process keeps its id and its signals.
+    """
     try:
-        from longspan.server.__main__ import main
+        import longspan.server.__main__  # noqa: F401 (is all of it installed?)
     except ModuleNotFoundError as error:
         print(
             f"longspan: the server needs {error.name}: pip install 'longspan[server,embedded]'",
             file=sys.stderr,
         )
         return 1
-    return main(arguments)
+    os.execv(sys.executable, [sys.executable, "-m", "longspan.server", *arguments])
