@@ -3,8 +3,9 @@
 The capacity is measured first, by clients that each wait for their answer. Then requests arrive
 at ten times that rate whether or not earlier ones were answered. Some requests end as
 INTERNAL ("Internal error from Core"), probably the client library's word for a write that meets a
-refusal: they count as other ends, not as refusals. The encoder is the hash worker of the tests with a fixed time a step, so that the server's own behaviour is measured,
-not a model's.
+refusal: they count as other ends, not as refusals. The encoder is the hash worker
+of the tests with a fixed time a step, so that the server's own behaviour is measured, not a
+model's.
 """
 
 from __future__ import annotations
