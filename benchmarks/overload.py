@@ -1,7 +1,9 @@
 """Ten times the load that a server can take: what it still answers, and how soon it refuses.
 
 The capacity is measured first, by clients that each wait for their answer. Then requests arrive
-at ten times that rate whether or not earlier ones were answered. The encoder is the hash worker
+at ten times that rate whether or not earlier ones were answered. Some requests end as
+INTERNAL ("Internal error from Core"), probably the client library's word for a write that meets a
+refusal: they count as other ends, not as refusals. The encoder is the hash worker
 of the tests with a fixed time a step, so that the server's own behaviour is measured, not a
 model's.
 """

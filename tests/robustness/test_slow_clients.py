@@ -164,6 +164,26 @@ async def test_an_upload_that_drips_is_served_beside_others(server: ServerProces
         assert await read_back(stub, document.document_id) == data
 
 
+async def test_an_upload_that_waits_does_not_keep_its_last_chunk(tmp_path: Path) -> None:
+    chunk = b"x" * MIB
+    with ServerProcess.running(tmp_path, "--encoder", "none") as server:
+        process = psutil.Process(server.process.pid)
+        async with stub_of(server) as stub:
+            await store(stub, chunk)
+            before = process.memory_info().rss
+            held = [Uploading(stub) for _ in range(40)]
+            for uploading in held:
+                await uploading.open()
+                await uploading.send(chunk, 0, MIB, MIB)
+                while uploading.acknowledged < MIB:
+                    await uploading.hear()
+            grown = process.memory_info().rss - before
+            print(f"{grown / len(held) / MIB:.2f} MiB for each waiting upload")
+            assert grown < len(held) * MIB / 2
+            for uploading in held:
+                uploading.call.cancel()
+
+
 async def test_readers_that_stall_cost_little_memory_and_hold_up_nobody(
     server: ServerProcess,
 ) -> None:

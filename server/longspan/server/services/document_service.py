@@ -132,6 +132,7 @@ class DocumentService(document_service_pb2_grpc.DocumentServiceServicer):
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidRequest("the first message must be a header", field="part")
         header, stats = translate.header(first.header), RequestStats()
+        del first  # thousands of uploads may be open
         follow = self._app.intake.build_behind(call, Priority.NORMAL, progress, stats)
         async with self._app.intake.upload(call, header, inbox, outbox, progress, follow) as (
             document,

@@ -71,24 +71,21 @@ class Reception:
         while part is not None:
             match part.WhichOneof("part"):
                 case "chunk":
-                    part = await self._take_while_reading(part.chunk, read)
+                    chunk, part = part.chunk, None
+                    reading = asyncio.ensure_future(read(self.hold))
+                    try:
+                        await self._take(chunk)
+                        # The next one may be long in coming: nobody holds this one meanwhile.
+                        del chunk
+                        part = await reading
+                    finally:
+                        await cancel_and_wait(reading)
                 case "commit":
                     commit = part.commit
                     return await self.session.commit(commit.length, commit.sha256)
                 case _:
                     raise InvalidRequest("expected a chunk or a commit", field="part")
         raise UploadIncomplete(self.session.upload.upload_id, self.session.committed_bytes)
-
-    async def _take_while_reading(
-        self, chunk: upload_pb2.Chunk, read: Callable[[Hold], Awaitable[Part | None]]
-    ) -> Part | None:
-        """Keep one chunk while the next message is coming in."""
-        reading = asyncio.ensure_future(read(self.hold))
-        try:
-            await self._take(chunk)
-            return await reading
-        finally:
-            await cancel_and_wait(reading)
 
     async def acknowledge(self) -> None:
         """Tell the client what is kept, if it does not know yet."""
