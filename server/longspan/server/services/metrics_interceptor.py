@@ -30,7 +30,7 @@ class MetricsInterceptor(grpc.aio.ServerInterceptor):
     async def intercept_service(
         self, continuation: Any, handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
-        """Replace the handler's behaviour by a measured one; where there is none, nothing counts."""
+        """Replace the handler's behaviour by a measured one; without one nothing counts."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None or not method.startswith("/longspan."):

@@ -193,7 +193,8 @@ class Library:
 
     async def totals(self) -> tuple[int, int]:
         """Documents of all tenants, and their bytes; counted again when some came or went."""
-        return self._totals or await self._run(self._count)
+        totals = self._totals
+        return await self._run(self._count) if totals is None else totals
 
     async def count_uploads(self) -> int:
         """Uploads that are open and not stored yet."""
