@@ -198,6 +198,18 @@ def test_the_newest_uploads_of_a_document_are_remembered_until_it_goes() -> None
     catalog.close()
 
 
+async def test_an_upload_that_is_given_up_while_it_opens_counts_no_more(tmp_path: Path) -> None:
+    async with Library(tmp_path) as library:
+        opening = asyncio.create_task(
+            library.open_upload(TENANT, title="", media_type="text/plain", declared_bytes=9)
+        )
+        await asyncio.sleep(0)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        assert await library.count_uploads() == 0
+
+
 async def test_totals_counted_while_a_document_comes_are_not_kept(tmp_path: Path) -> None:
     async with Library(tmp_path) as library:
         upload = await library.open_upload(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import sqlite3
 import time
@@ -73,7 +74,12 @@ class Library:
         upload = OpenUpload(
             new_upload_id(), tenant, title, media_type, declared_bytes, time.time(), None
         )
-        return await self._run(self._open_upload, upload)
+        try:
+            return await self._run(self._open_upload, upload)
+        except asyncio.CancelledError:
+            # The row is there, and its caller is gone before it was told the name.
+            await self._run(self._discard_upload, upload.upload_id)
+            raise
 
     async def reserve(self, upload: OpenUpload, reserved_bytes: int, size_bytes: int) -> int:
         """Let an upload grow beyond what it has reserved.

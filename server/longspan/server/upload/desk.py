@@ -110,8 +110,10 @@ class UploadDesk:
             try:
                 yield session, hold
             finally:
-                await session.close()
-                await self._leave(upload, hold, session.committed_bytes)
+                try:
+                    await session.close()
+                finally:  # also where the call is cancelled in the midst of that
+                    await self._leave(upload, hold, session.committed_bytes)
         finally:
             del self._holds[upload_id]
             self._metrics.open.dec()
