@@ -34,10 +34,10 @@ def test_a_container_of_version_2(tmp_path: Path) -> None:
             "0::/\n",
             memory_dot_max=f"{300 * MIB}\n",
             memory_dot_current=f"{200 * MIB}\n",
-            memory_dot_stat=f"anon 5\ninactive_file {50 * MIB}\n",
+            memory_dot_stat=f"anon 5\ninactive_file {50 * MIB}\nactive_file {30 * MIB}\n",
         )
     )
-    assert found == Memory(150 * MIB, 300 * MIB)
+    assert found == Memory(120 * MIB, 300 * MIB)
 
 
 def test_the_group_above_with_less_left_counts(tmp_path: Path) -> None:
@@ -59,7 +59,8 @@ def test_version_1_and_a_machine_that_says_nothing(tmp_path: Path) -> None:
         tmp_path,
         "4:cpu,memory:/x\n",
         memory__x__memory_dot_limit_in_bytes=f"{100 * MIB}",
-        memory__x__memory_dot_usage_in_bytes=f"{30 * MIB}",
+        memory__x__memory_dot_usage_in_bytes=f"{90 * MIB}",
+        memory__x__memory_dot_stat=f"active_file 1\ntotal_active_file {60 * MIB}\n",
     )
     assert memory(meminfo, membership, groups) == Memory(30 * MIB, 100 * MIB)
     nowhere = tmp_path / "nowhere"

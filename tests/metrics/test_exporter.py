@@ -6,11 +6,12 @@ import asyncio
 import json
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from shutil import which
 from typing import Any
@@ -24,6 +25,7 @@ from longspan.server.config import load_config
 from longspan.server.errors import ConfigError
 from longspan.server.metrics.exporter import Exporter
 from longspan.server.metrics.metrics import Metrics
+from longspan.server.metrics.scrape_server import SCRAPERS
 from tests.e2e.workers import free_port
 from tests.metrics.scrape import fetch, openmetrics, plain
 from tests.support.serving import serving
@@ -116,6 +118,28 @@ async def test_it_answers_while_the_event_loop_does_not() -> None:
     with exporting(Metrics()) as port:
         # Called on the loop, which stands still meanwhile.
         assert "longspan_build_info" in fetch(port)
+
+
+def test_scrapers_that_say_nothing_are_cut_and_hold_nobody_up() -> None:
+    exporter = Exporter.start(ANY, Metrics().registry, patience_s=0.5)
+    try:
+        before = threading.active_count()
+        with ExitStack() as stack:
+            silent = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", exporter.port), 20))
+                for _ in range(4 * SCRAPERS)
+            ]
+            for one in silent:
+                with suppress(OSError):  # those that are too many
+                    one.sendall(b"GET /metrics HTTP/1.0\r\nX-Slow:")
+            # A thread for each, and its timer.
+            assert threading.active_count() - before <= 2 * SCRAPERS
+            for one in silent:
+                with suppress(ConnectionResetError):
+                    assert one.recv(1) == b""
+            assert "longspan_build_info" in fetch(exporter.port)
+    finally:
+        exporter.close()
 
 
 async def test_only_a_server_that_was_told_so_listens_for_scrapes(tmp_path: Path) -> None:

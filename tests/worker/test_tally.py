@@ -46,6 +46,25 @@ def test_texts_wait_from_their_arrival_to_their_step() -> None:
     assert list(told.step_tokens) == [12, 6]
 
 
+def test_patience_for_a_fuller_step_is_no_wait() -> None:
+    """Else a slow upload to an idle worker would look like a worker that is too slow."""
+    scheduler = EncodingScheduler(StepLimits(budget_tokens=400, texts=2))
+    word = b"\1\0\0\0"
+    scheduler.submit(JobId(1), [word], max_wait_s=0.1, now=10.0)
+    assert scheduler.plan(10.05) is None
+    alone = scheduler.plan(10.125)
+    assert alone is not None
+    scheduler.submit(JobId(2), [word], max_wait_s=0.1, now=10.2)
+    scheduler.submit(JobId(3), [word], max_wait_s=0.1, now=10.2)
+    scheduler.commit(alone, [b""])
+    full = scheduler.plan(10.25)
+    assert full is not None
+    scheduler.commit(full, [b"", b""])
+    told = scheduler.tally.drain()
+    assert told is not None
+    assert list(told.waits_s) == pytest.approx([0.025, 0.0, 0.0])
+
+
 @pytest.mark.parametrize("delivered", [0, 3])
 def test_a_decoder_counts_prompts_and_answers(delivered: int) -> None:
     """What another worker has delivered is computed again, but not sampled."""

@@ -29,7 +29,8 @@ from longspan.server.kv.keeper import Keeper
 from longspan.server.listener import Listener, check_free
 from longspan.server.metrics.exporter import Exporter
 from longspan.server.metrics.metrics import Metrics
-from longspan.server.metrics.sampler import Sampler
+from longspan.server.metrics.role import RoleMetrics
+from longspan.server.metrics.sampler import Sampler, watch_start
 from longspan.server.pool.config import PoolConfig
 from longspan.server.pool.model_info import ModelInfo
 from longspan.server.queue.dispatcher import Dispatcher
@@ -178,7 +179,7 @@ async def _start_embedder(
         health_changed=partial(health.workers_changed, "encoder"),
         metrics=metrics.encoder,
     )
-    model = await _ready(dispatcher, stack)
+    model = await _ready(dispatcher, metrics.encoder, stack)
     threads = stack.enter_context(ThreadPoolExecutor(TEXT_THREADS, "text"))
     return Embedder(tokenizer, dispatcher, model, threads)
 
@@ -204,20 +205,26 @@ async def _start_decoder(
         health_changed=partial(health.workers_changed, "model"),
         metrics=metrics.decoder,
     )
-    info = await _ready(dispatcher, stack)
+    info = await _ready(dispatcher, metrics.decoder, stack)
     policy = await in_thread(threads, lambda: policy_digest(config.attention))
     files = await in_thread(threads, lambda: files_digest(folder))
     return Decoder(template, tokeniser, dispatcher, info, threads, policy, files)
 
 
-async def _ready(dispatcher: Dispatcher | SequenceDispatcher, stack: AsyncExitStack) -> ModelInfo:
+async def _ready(
+    dispatcher: Dispatcher | SequenceDispatcher, metrics: RoleMetrics, stack: AsyncExitStack
+) -> ModelInfo:
     """Start the workers; wait for the first."""
     dispatcher.start()
     stack.push_async_callback(dispatcher.stop)
+    # A start that never ends has to be seen.
+    watching = asyncio.create_task(watch_start(dispatcher.stats, metrics))
     try:
         return await dispatcher.wait_ready()
     except WorkersUnavailable as error:
         raise ConfigError(str(error)) from error
+    finally:
+        await cancel_and_wait(watching)
 
 
 def _queue_limits(config: Config) -> QueueLimits:

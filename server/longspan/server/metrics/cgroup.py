@@ -10,8 +10,11 @@ MEMINFO = Path("/proc/meminfo")
 MEMBERSHIP = Path("/proc/self/cgroup")
 CGROUPS = Path("/sys/fs/cgroup")
 
-VERSION_2 = ("memory.max", "memory.current", "inactive_file")
-VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+VERSION_2 = ("memory.max", "memory.current", "")
+VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
+# Pages of files that were read twice are called active, and given up all the same before a
+# process is killed.
+RECLAIMABLE = ("inactive_file", "active_file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +57,13 @@ def _groups(membership: Path, root: Path) -> Iterator[Memory]:
             yield from _limited(base / part, *names)
 
 
-def _limited(group: Path, limit: str, usage: str, reclaimable: str) -> Iterator[Memory]:
+def _limited(group: Path, limit: str, usage: str, prefix: str) -> Iterator[Memory]:
     most, used = _text(group / limit).strip(), _text(group / usage).strip()
     if not (most.isdigit() and used.isdigit()):
         return  # "max", or no such file: this group limits nothing
     fields = dict(line.split(" ", 1) for line in _text(group / "memory.stat").splitlines())
-    yield Memory(max(int(used) - int(fields.get(reclaimable, 0)), 0), int(most))
+    cache = sum(int(fields.get(prefix + name, 0)) for name in RECLAIMABLE)
+    yield Memory(max(int(used) - cache, 0), int(most))
 
 
 def _text(path: Path) -> str:

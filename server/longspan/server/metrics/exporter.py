@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from typing import Self
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
 from longspan.server.listener import host_and_port, not_free
+from longspan.server.metrics.scrape_server import SCRAPE_S, ScrapeServer
 
 
 class Exporter:
@@ -18,21 +18,27 @@ class Exporter:
         port: where it listens.
     """
 
-    def __init__(self, server: WSGIServer, thread: threading.Thread) -> None:
+    def __init__(self, server: ScrapeServer) -> None:
         self._server = server
-        self._thread = thread
+        self._thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
         self.port = server.server_port
 
     @classmethod
-    def start(cls, address: str, registry: CollectorRegistry) -> Self:
+    def start(cls, address: str, registry: CollectorRegistry, patience_s: float = SCRAPE_S) -> Self:
         """Bind and serve; blocking.
+
+        Args:
+            address: host:port.
+            registry: what is scraped.
+            patience_s: how long one scrape may take.
 
         Raises:
             ConfigError: the address is malformed or in use.
         """
         host, port = host_and_port(address)
         try:
-            return cls(*start_http_server(port, host, registry))
+            return cls(ScrapeServer((host, port), registry, patience_s))
         except OSError as error:
             raise not_free(address) from error
 

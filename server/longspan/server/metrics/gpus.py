@@ -24,10 +24,18 @@ class GpuMetrics:
             "gpu",
         )
 
-    def sample(self, workers: Iterable[WorkerMeter]) -> None:
-        """What the workers told last."""
-        for gpu in (gpu for worker in workers for gpu in worker.kept.gpus):
-            self._used.labels(gpu.index).set(gpu.used_bytes)
-            self._total.labels(gpu.index).set(gpu.total_bytes)
+        self._told: dict[str, set[str]] = {}
+
+    def sample(self, role: str, workers: Iterable[WorkerMeter]) -> None:
+        """What the workers of a role told last; a GPU that nobody tells of any more goes."""
+        told = {gpu.index: gpu for worker in workers for gpu in worker.kept.gpus}
+        gone = self._told.get(role, set()) - told.keys()
+        self._told[role] = set(told)
+        for index in gone.difference(*self._told.values()):
+            for gauge in (self._used, self._total, self._busy):
+                gauge.remove(index)
+        for index, gpu in told.items():
+            self._used.labels(index).set(gpu.used_bytes)
+            self._total.labels(index).set(gpu.total_bytes)
             if gpu.HasField("utilization"):
-                self._busy.labels(gpu.index).set(gpu.utilization)
+                self._busy.labels(index).set(gpu.utilization)

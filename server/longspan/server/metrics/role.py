@@ -59,7 +59,7 @@ class RoleMetrics:
         self._queues.sample(self._role, stats)
         memory_bytes = sum(one.memory_bytes for one in self._meters)
         self._workers.sample(self._role, stats.workers, memory_bytes)
-        self._gpus.sample(self._meters)
+        self._gpus.sample(self._role, self._meters)
         if self._role == DECODER:
             self._kv.sample(self._meters)
 

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
 from contextlib import suppress
 
 from longspan.server.errors import LongspanError
 from longspan.server.metrics.cgroup import memory
 from longspan.server.metrics.metrics import Metrics
+from longspan.server.metrics.role import RoleMetrics
+from longspan.server.queue.stats import DispatcherStats
 from longspan.server.services.application import Application
 
 SAMPLE_S = 1.0
 TICK_S = 0.1
+
+
+async def watch_start(stats: Callable[[], DispatcherStats], metrics: RoleMetrics) -> None:
+    """Look at one role until cancelled: before it is ready there is nothing else to sample."""
+    while True:
+        metrics.sample(stats())
+        await asyncio.sleep(SAMPLE_S)
 
 
 class Sampler:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import sqlite3
 import time
@@ -73,7 +74,12 @@ class Library:
         upload = OpenUpload(
             new_upload_id(), tenant, title, media_type, declared_bytes, time.time(), None
         )
-        return await self._run(self._open_upload, upload)
+        try:
+            return await self._run(self._open_upload, upload)
+        except asyncio.CancelledError:
+            # The row is there, and its caller is gone before it was told the name.
+            await self._run(self._discard_upload, upload.upload_id)
+            raise
 
     async def reserve(self, upload: OpenUpload, reserved_bytes: int, size_bytes: int) -> int:
         """Let an upload grow beyond what it has reserved.
@@ -194,9 +200,7 @@ class Library:
     async def totals(self) -> tuple[int, int]:
         """Documents of all tenants, and their bytes; counted again when some came or went."""
         totals = self._totals
-        if totals is None:
-            totals = self._totals = await self._run(self._catalog.totals)
-        return totals
+        return await self._run(self._count) if totals is None else totals
 
     async def count_uploads(self) -> int:
         """Uploads that are open and not stored yet."""
@@ -213,6 +217,11 @@ class Library:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise disk_full() from error
             raise
+
+    def _count(self) -> tuple[int, int]:
+        # Noted on the thread that changes them: elsewhere it could be after the next change.
+        totals = self._totals = self._catalog.totals()
+        return totals
 
     def _open_upload(self, upload: OpenUpload) -> OpenUpload:
         usage = self._catalog.usage(upload.tenant)
@@ -237,9 +246,9 @@ class Library:
     def _keep(self, upload: OpenUpload, document: StoredDocument) -> StoredDocument:
         # Rows first: a crash before the rename leaves what ``_recover`` needs to finish it.
         stored = replace(upload, touched_s=time.time(), document_id=document.document_id)
+        self._totals = None
         kept = self._catalog.put_stored(document, stored)
         self.vault.keep(upload.upload_id, document)
-        self._totals = None
         return kept
 
     def _discard_upload(self, upload_id: UploadId) -> None:
@@ -258,10 +267,10 @@ class Library:
         """Returns the uploads that led to it, which are gone too."""
         # Files first: a crash leaves a row that can be deleted again, not bytes that nobody
         # knows of; and on a full disk the files make room for the row's change.
+        self._totals = None
         self.vault.discard(document)
         uploads = self._catalog.uploads_of(document)
         self._catalog.delete_document(document.tenant, document.document_id)
-        self._totals = None
         return uploads
 
     def _expire(self, touched_before_s: float, spared: Collection[UploadId]) -> list[OpenUpload]:

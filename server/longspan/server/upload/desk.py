@@ -100,12 +100,20 @@ class UploadDesk:
                 # Looked up again: the stream that held the upload may have stored it meanwhile.
                 upload = await self._library.find_upload(tenant, upload_id)
                 await self._library.touch(upload)
-            session = await self._open(upload)
+            try:
+                session = await self._open(upload)
+            except BaseException:
+                if not header.upload_id:
+                    # Nobody was told its name: it would count until its lease ends.
+                    await self._library.discard_upload(upload)
+                raise
             try:
                 yield session, hold
             finally:
-                await session.close()
-                await self._leave(upload, hold, session.committed_bytes)
+                try:
+                    await session.close()
+                finally:  # also where the call is cancelled in the midst of that
+                    await self._leave(upload, hold, session.committed_bytes)
         finally:
             del self._holds[upload_id]
             self._metrics.open.dec()

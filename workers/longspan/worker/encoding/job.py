@@ -73,20 +73,16 @@ class Job:
         job_id: the stream's name for it.
         texts: token ids without special tokens, little-endian uint32.
         deadline_s: when its texts have waited enough, in the scheduler's time.
-        submitted_s: when it came, likewise.
         state: moved by ``move`` alone.
         vectors: one little-endian float32 row per text encoded so far, in order.
         waiting_tokens: tokens that no step has taken yet, special tokens included.
     """
 
-    def __init__(
-        self, job_id: JobId, texts: Sequence[bytes], deadline_s: float, submitted_s: float = 0.0
-    ) -> None:
+    def __init__(self, job_id: JobId, texts: Sequence[bytes], deadline_s: float) -> None:
         assert texts, "admission refuses empty jobs"
         self.job_id = job_id
         self.texts = tuple(texts)
         self.deadline_s = deadline_s
-        self.submitted_s = submitted_s
         self.state = JobState.WAITING
         self.vectors: list[bytes] = []
         self.waiting_tokens = sum(map(text_tokens, self.texts))

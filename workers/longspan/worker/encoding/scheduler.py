@@ -101,7 +101,7 @@ class Scheduler:
         """Queue a job that admission has accepted; its id is new and its texts fit a step."""
         assert job_id not in self
         queue = self._patient if max_wait_s > 0 else self._interactive
-        queue[job_id] = Job(job_id, texts, now + max(max_wait_s, 0.0), now)
+        queue[job_id] = Job(job_id, texts, now + max(max_wait_s, 0.0))
 
     def cancel(self, job_id: JobId) -> JobCancelled | None:
         """Forget a job: at once when it waits, else its ``commit`` reports it.
@@ -123,7 +123,8 @@ class Scheduler:
             return None
         waiting = self._waiting()
         chosen = [next(waiting) for _ in range(count)]
-        self.tally.waits_s += [now - job.submitted_s for job in chosen]
+        # A job that may wait for others is ready once it has, and never waits in a full step.
+        self.tally.waits_s += [max(now - job.deadline_s, 0.0) for job in chosen]
         self._open = Plan(tuple(PlannedText(job.job_id, job.take()) for job in chosen))
         return self._open
 
