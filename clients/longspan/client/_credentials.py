@@ -111,6 +111,9 @@ def is_local(target: str) -> bool:
     if target.startswith(_LOCAL_SCHEMES):
         return True
     address = target.removeprefix("dns:").removeprefix("ipv4:").removeprefix("ipv6:").lstrip("/")
+    if "/" in address:
+        # What stands before it is where the name is looked up, not where the key goes.
+        return False
     host = address.rpartition(":")[0] if ":" in address else address
     host = host.strip("[]")
     if host == "localhost":
