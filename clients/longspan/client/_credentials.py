@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from longspan.client._config import CHANNEL_OPTIONS, LOCAL_OPTIONS
 from longspan.client._exceptions import PlaintextKey
 
 if TYPE_CHECKING:
@@ -104,6 +105,11 @@ def call_metadata(
             "where something else encrypts the connection"
         )
     return sent
+
+
+def channel_options(target: str) -> tuple[tuple[str, int], ...]:
+    """The channel's options: what is for this machine passes no proxy, whatever is set."""
+    return LOCAL_OPTIONS if is_local(target) else CHANNEL_OPTIONS
 
 
 def is_local(target: str) -> bool:
