@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,14 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from longspan.client import AsyncClient, Client, PlaintextKey, Unauthenticated
+from longspan.client import (
+    AsyncClient,
+    Client,
+    PlaintextKey,
+    RetryPolicy,
+    Timeout,
+    Unauthenticated,
+)
 from longspan.server.auth.api_keys import new_key
 from longspan.server.auth.refusal import Refusal
 from longspan.server.config import load_config
@@ -54,11 +62,11 @@ async def test_every_method_wants_a_key(tmp_path: Path) -> None:
     async with keyed(tmp_path) as (running, _):
         paths = [path_of(method) for method in methods()]
         assert len(paths) > 9
-        for path in [*paths, "/longspan.v1.NoSuchService/Method"]:
+        for path in paths:
             refused = await refusal(running.channel, path, None)
             assert refused.code is grpc.StatusCode.UNAUTHENTICATED, path
             assert (refused.reason, refused.message) == ("UNAUTHENTICATED", MISSING)
-        assert counts(running) == {Refusal.MISSING: len(paths) + 1}
+        assert counts(running) == {Refusal.MISSING: len(paths)}
 
 
 async def test_callers_without_a_key_name_no_series(tmp_path: Path) -> None:
@@ -217,6 +225,26 @@ async def test_the_command_line_takes_the_key_from_the_environment(
     assert file.path.read_text().splitlines()[1].split()[1] == "c"
 
 
+async def test_no_proxy_is_shown_what_is_for_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take the key, in plain text, to a localhost of its own."""
+    once: Any = {"timeout": Timeout(connect=5.0), "retry": RetryPolicy(attempts=1)}
+    for name in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        async with keyed(tmp_path) as (running, file):
+            monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+            async with AsyncClient(running.target, api_key=file.keys["a"], **once) as client:
+                assert [one async for one in client.list()] == []
+
+            def blocking() -> list[Any]:
+                with Client(running.target, api_key=file.keys["a"], **once) as client:
+                    return list(client.list())
+
+            assert await asyncio.to_thread(blocking) == []
+
+
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_a_key_does_not_leave_the_machine_unencrypted(kind: Any) -> None:
     for target in (
@@ -224,6 +252,7 @@ def test_a_key_does_not_leave_the_machine_unencrypted(kind: Any) -> None:
         "example.org:50051",
         "dns:///example.org:1",
         "localhost.org:1",
+        "dns://127.0.0.1:53/example.org",
     ):
         with pytest.raises(PlaintextKey):
             kind(target, api_key="lsk_x")

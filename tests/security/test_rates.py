@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
+import pytest
 
 from longspan.client import AsyncClient
 from longspan.v1 import document_service_pb2 as docs
@@ -79,6 +80,22 @@ async def test_an_upload_that_is_too_fast_is_slowed_and_not_refused(tmp_path: Pa
         assert time.monotonic() - started_s >= (SIZE - RATE) / RATE
         # Another tenant's pace is its own.
         await store(running, b"y" * RATE, B)
+
+
+async def test_a_slowed_upload_gives_way_to_a_newer_stream(tmp_path: Path) -> None:
+    """Its debt would take five minutes to pay."""
+    async with limited(tmp_path, tenant_upload_bytes_per_s=KB) as running:
+        data = b"x" * SIZE
+        older, newer = Uploading(running.documents), Uploading(running.documents)
+        await older.open()
+        await older.send(data, 0, SIZE, SIZE)
+        while older.acknowledged < SIZE:
+            await older.hear()
+        assert await newer.open(older.upload_id) == SIZE
+        with pytest.raises(grpc.aio.AioRpcError) as gone:
+            await older.hear_to_the_end()
+        assert Refusal.of(gone.value).reason == "UPLOAD_BUSY"
+        assert (await newer.finish(data)).size_bytes == SIZE
 
 
 async def test_the_client_waits_and_comes_back(tmp_path: Path) -> None:

@@ -249,6 +249,17 @@ def test_bad_files_are_named_in_one_line(
     assert "AAAA" not in str(refused.value)
 
 
+def test_a_key_of_an_unknown_kind_is_named_in_one_line(tmp_path: Path) -> None:
+    """OpenSSL knows the curve secp112r1."""
+    certificate, key = Authority.new().server().write(tmp_path, "server")
+    coded = (
+        "MD4CAQEEDgaLZeOU1+4sSpBDkyzBoAcGBSuBBAAGoSADHgAEp0mmY94FNCh+9/UiI6aGh9hp7Cl25UzEpCxOvQ=="
+    )
+    key.write_text(f"-----BEGIN EC PRIVATE KEY-----\n{coded}\n-----END EC PRIVATE KEY-----\n")
+    with pytest.raises(ConfigError, match="not supported"):
+        read_tls_files(certificate, key, None)
+
+
 @pytest.mark.parametrize(
     ("flags", "named"),
     [

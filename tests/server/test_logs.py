@@ -161,3 +161,26 @@ def test_chatter_explains_no_death() -> None:
     tail = StderrTail()
     tail.feed(b"ERROR longspan.worker: no memory\nINFO longspan.worker: stopping\n")
     assert tail.last() == "ERROR longspan.worker: no memory"
+
+
+@given(st.text())
+@settings(max_examples=50)
+def test_any_text_is_one_visible_line_for_people(text: str) -> None:
+    logger, stream = _logger(TextFormatter())
+    logger.warning("%s", f"{text}\n\x1b[31m\x9b2J\u2028")
+    [line, end] = stream.getvalue().split("\n")
+    assert end == ""
+    assert line.isprintable()
+    assert line.endswith("\\n\\x1b[31m\\x9b2J\\u2028")
+
+
+def test_an_exception_keeps_its_lines_and_shows_what_is_in_them() -> None:
+    logger, stream = _logger(TextFormatter())
+    try:
+        raise ValueError("\x1b[2J")
+    except ValueError:
+        logger.exception("failed")
+    first, *traceback, last, _ = stream.getvalue().split("\n")
+    assert first.endswith("failed")
+    assert traceback[0].startswith("Traceback")
+    assert last == "ValueError: \\x1b[2J"

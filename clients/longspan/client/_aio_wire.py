@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import grpc
 
-from longspan.client._config import CHANNEL_OPTIONS, RetryPolicy, Timeout
-from longspan.client._credentials import Metadata
+from longspan.client._config import RetryPolicy, Timeout
+from longspan.client._credentials import Metadata, channel_options
 from longspan.client._deadline import Deadline
 from longspan.client._errors import translate
 from longspan.client._exceptions import (
@@ -50,9 +50,9 @@ class AsyncWire:
         self._connected = False
         self._metadata = metadata
         self.channel = (
-            grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+            grpc.aio.insecure_channel(target, options=channel_options(target))
             if credentials is None
-            else grpc.aio.secure_channel(target, credentials, options=CHANNEL_OPTIONS)
+            else grpc.aio.secure_channel(target, credentials, options=channel_options(target))
         )
         self.documents = document_service_pb2_grpc.DocumentServiceStub(self.channel)
         self.inference = inference_service_pb2_grpc.InferenceServiceStub(self.channel)

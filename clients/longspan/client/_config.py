@@ -15,6 +15,8 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     # Retries are decided here, where it is known what was delivered.
     ("grpc.enable_retries", 0),
 )
+# A proxy's localhost is another machine.
+LOCAL_OPTIONS = (*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0))
 
 
 def _check_positive(owner: object, *names: str) -> None:

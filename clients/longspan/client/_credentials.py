@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from longspan.client._config import CHANNEL_OPTIONS, LOCAL_OPTIONS
 from longspan.client._exceptions import PlaintextKey
 
 if TYPE_CHECKING:
@@ -106,11 +107,19 @@ def call_metadata(
     return sent
 
 
+def channel_options(target: str) -> tuple[tuple[str, int], ...]:
+    """The channel's options: what is for this machine passes no proxy, whatever is set."""
+    return LOCAL_OPTIONS if is_local(target) else CHANNEL_OPTIONS
+
+
 def is_local(target: str) -> bool:
     """True for a target that surely is on this machine."""
     if target.startswith(_LOCAL_SCHEMES):
         return True
     address = target.removeprefix("dns:").removeprefix("ipv4:").removeprefix("ipv6:").lstrip("/")
+    if "/" in address:
+        # What stands before it is where the name is looked up, not where the key goes.
+        return False
     host = address.rpartition(":")[0] if ":" in address else address
     host = host.strip("[]")
     if host == "localhost":

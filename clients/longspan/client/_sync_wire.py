@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import grpc
 
-from longspan.client._config import CHANNEL_OPTIONS, RetryPolicy, Timeout
-from longspan.client._credentials import Metadata
+from longspan.client._config import RetryPolicy, Timeout
+from longspan.client._credentials import Metadata, channel_options
 from longspan.client._deadline import Deadline
 from longspan.client._errors import translate
 from longspan.client._exceptions import (
@@ -53,9 +53,9 @@ class SyncWire:
         self._closed = threading.Event()
         self._metadata = metadata
         self.channel = (
-            grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+            grpc.insecure_channel(target, options=channel_options(target))
             if credentials is None
-            else grpc.secure_channel(target, credentials, options=CHANNEL_OPTIONS)
+            else grpc.secure_channel(target, credentials, options=channel_options(target))
         )
         self.documents = document_service_pb2_grpc.DocumentServiceStub(self.channel)
         self.inference = inference_service_pb2_grpc.InferenceServiceStub(self.channel)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from collections.abc import Sequence
 from typing import NewType
 
 from longspan.server.errors import InvalidRequest
@@ -24,20 +25,24 @@ def is_tenant(name: str) -> bool:
     return _TENANT.fullmatch(name) is not None
 
 
-def resolve_tenant(claimed: str | None, *, trusted: bool) -> Tenant:
+def resolve_tenant(claimed: Sequence[str | bytes], *, trusted: bool) -> Tenant:
     """The tenant of a call: the default one, or the claimed one where claims are trusted.
 
     Claims are trusted only behind a gateway that authenticates callers and sets the
     ``longspan-tenant`` metadata itself.
 
     Raises:
-        InvalidRequest: the claimed name is malformed.
+        InvalidRequest: the claimed name is malformed, or there are several: one of them may
+            be the caller's own.
     """
-    if claimed is None or not trusted:
+    if not (claimed and trusted):
         return DEFAULT_TENANT
-    if not is_tenant(claimed):
-        raise InvalidRequest(f"malformed tenant {claimed!r}", field=TENANT_KEY)
-    return Tenant(claimed)
+    if len(claimed) > 1:
+        raise InvalidRequest(f"{len(claimed)} tenants are named", field=TENANT_KEY)
+    [name] = claimed
+    if not (isinstance(name, str) and is_tenant(name)):
+        raise InvalidRequest(f"malformed tenant {name!r}", field=TENANT_KEY)
+    return Tenant(name)
 
 
 def document_id(tenant: Tenant, sha256: str) -> DocumentId:

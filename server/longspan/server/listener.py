@@ -79,7 +79,7 @@ class Listener:
             interceptors=[
                 CallInterceptor(application.tracing),
                 MetricsInterceptor(application.metrics),
-                AuthInterceptor(admission.authenticator, admission.refusals),
+                AuthInterceptor(admission.authenticator, admission.refusals, limits.handshake_s),
                 ErrorsInterceptor(),
             ],
             options=_options(limits, limits.message_bytes),

@@ -60,13 +60,10 @@ class Authenticator:
 
         Raises:
             Unauthenticated: nobody may be served.
-            InvalidRequest: a gateway named a malformed tenant.
+            InvalidRequest: a gateway named a malformed tenant, or did not take away another.
         """
         if not self.required:
-            claimed = dict(metadata).get(TENANT_KEY)
-            return resolve_tenant(
-                None if claimed is None else str(claimed), trusted=self.trust_metadata
-            )
+            return resolve_tenant(_values(metadata, TENANT_KEY), trusted=self.trust_metadata)
         sent = self.sent(metadata)
         if sent is not None:
             return sent
@@ -82,8 +79,12 @@ class Authenticator:
         raise Unauthenticated(Refusal.MALFORMED)
 
 
+def _values(metadata: Metadata, wanted: str) -> list[str | bytes]:
+    return [value for name, value in metadata if name == wanted]
+
+
 def _bearer(metadata: Metadata) -> str | None:
-    values = [value for name, value in metadata if name == AUTHORIZATION]
+    values = _values(metadata, AUTHORIZATION)
     if not values:
         return None
     # Two could be read as the one or the other, here and at a gateway.

@@ -18,7 +18,9 @@ LONG_TASKS = frozenset({"Upload", "Analyze", "Generate"})
 def log_access(call: CurrentCall, code: StatusCode, duration_s: float) -> None:
     """Say how a call ended: at info what is long or the server's fault, at debug the rest."""
     task = call.method.rpartition("/")[2]
-    level = logging.INFO if task in LONG_TASKS or code in SERVER_FAULTS else logging.DEBUG
+    # Whoever has no credential decides how often it is refused, not how much is written.
+    is_long = task in LONG_TASKS and code is not StatusCode.UNAUTHENTICATED
+    level = logging.INFO if is_long or code in SERVER_FAULTS else logging.DEBUG
     counts = "".join(f" {name}={count}" for name, count in call.usage.items())
     fields = {"status": code.name, "duration_s": round(duration_s, 6), **call.usage}
     _log.log(level, "%s %s %.3f s%s", task, code.name, duration_s, counts, extra=fields)

@@ -5,8 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from datetime import UTC, datetime
+from types import TracebackType
+from typing import TypeAlias
 
 from longspan.server.logs.context import CONTEXT_FIELDS
+
+ExcInfo: TypeAlias = (
+    tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+)
 
 MESSAGE_CHARS = 8_000
 EXCEPTION_CHARS = 32_000
@@ -25,7 +31,10 @@ EXTRA_FIELDS = ("error_id", "worker", *USAGE_FIELDS)
 
 
 class TextFormatter(logging.Formatter):
-    """For people: the request's id stands behind the message."""
+    """For people: the request's id stands behind the message.
+
+    Nothing in it can end the line, or tell the terminal what to do.
+    """
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -33,8 +42,12 @@ class TextFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The line without its exception."""
         request_id = getattr(record, "request_id", "")
-        line = super().formatMessage(record)
+        line = _visible(super().formatMessage(record))
         return f"{line} [{request_id}]" if request_id else line
+
+    def formatException(self, ei: ExcInfo) -> str:
+        """The traceback, a line for each of its lines."""
+        return "\n".join(_visible(line) for line in super().formatException(ei).split("\n"))
 
 
 class JsonFormatter(logging.Formatter):
@@ -57,6 +70,12 @@ class JsonFormatter(logging.Formatter):
             entry["exception"] = self.formatException(record.exc_info)[-EXCEPTION_CHARS:]
         # ASCII, so that no text can break a line or the stream's encoding.
         return json.dumps(entry, default=str)
+
+
+def _visible(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def _cut(text: str, chars: int) -> str:

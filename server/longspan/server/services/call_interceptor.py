@@ -9,13 +9,13 @@ from typing import Any
 
 import grpc
 from opentelemetry.trace import SpanKind, use_span
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from longspan.server.current_call import REQUEST_ID_KEY, CurrentCall, entered, new_request_id
 from longspan.server.logs.access import log_access
 from longspan.server.services.endings import code_of
 from longspan.server.services.handlers import Behaviour, kind_of
 from longspan.server.tracing import names
+from longspan.server.tracing.incoming import callers_context
 from longspan.server.tracing.outcome import end_call
 from longspan.server.tracing.tracing import Tracing
 
@@ -27,7 +27,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, tracing: Tracing) -> None:
         self._tracer = tracing.tracer
-        self._propagator = TraceContextTextMapPropagator()
 
     async def intercept_service(
         self, continuation: Any, handler_call_details: grpc.HandlerCallDetails
@@ -55,11 +54,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     @contextmanager
     def _span(self, call: CurrentCall, context: Context) -> Iterator[None]:
-        headers = {key: str(value) for key, value in context.invocation_metadata() or ()}
         service, _, name = call.method.rpartition("/")
         call.span = self._tracer.start_span(
             call.method,
-            context=self._propagator.extract(headers),
+            context=callers_context(context.invocation_metadata() or ()),
             kind=SpanKind.SERVER,
             attributes={
                 names.RPC_SYSTEM: "grpc",

@@ -45,7 +45,8 @@ class Reception:
         hold: this stream's claim on it.
         ack: sends one Ack.
         metrics: count what is kept.
-        pace: called with the bytes of each chunk; returns when more may be read.
+        pace: called with the bytes of each chunk; returns when more may be read, or the hold
+            is lost.
         behind: ends the upload when it fails.
         stir: is told of each chunk that was kept.
     """
@@ -54,7 +55,7 @@ class Reception:
     hold: Hold
     ack: Callable[[upload_pb2.Ack], Awaitable[None]]
     metrics: DocumentMetrics
-    pace: Callable[[int], Awaitable[None]]
+    pace: Callable[[int, Callable[[], bool]], Awaitable[None]]
     behind: Behind | None = None
     stir: Callable[[], None] = lambda: None
     _acknowledged: int = field(default=0)
@@ -103,7 +104,7 @@ class Reception:
         self.stir()
         if self.session.committed_bytes - self._acknowledged >= ACK_BYTES:
             await self.acknowledge()
-        await self.pace(len(chunk.data))
+        await self.pace(len(chunk.data), lambda: self.hold.lost)
 
 
 def accepted(session: Session, max_chunk_bytes: int) -> upload_pb2.Accepted:

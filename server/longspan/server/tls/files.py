@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -41,9 +42,15 @@ def read_tls_files(cert: Path, key: Path, client_ca: Path | None) -> TlsFiles:
     leaf = _certificates("tls.cert", cert, chain)[0]
     try:
         owner = load_pem_private_key(private, password=None).public_key()
+    except UnsupportedAlgorithm as error:
+        raise ConfigError(f"tls.key {key}: a key of this kind is not supported") from error
     except (ValueError, TypeError) as error:
         raise ConfigError(f"tls.key {key}: no private key in PEM without a password") from error
-    if _bytes(owner) != _bytes(leaf.public_key()):
+    try:
+        shown = leaf.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ConfigError(f"tls.cert {cert}: a key of this kind is not supported") from error
+    if _bytes(owner) != _bytes(shown):
         raise ConfigError(f"tls.key {key} is not the key of tls.cert {cert}")
     if client_ca is None:
         return TlsFiles(chain, private, None)

@@ -1,0 +1,105 @@
+"""What anybody on the network can cost a server that wants keys."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from longspan.v1 import document_service_pb2 as docs
+from longspan.v1 import document_service_pb2_grpc
+from tests.metrics.scrape import scraped
+from tests.security.callers import methods, path_of, refusal
+from tests.security.test_api_keys import keyed
+from tests.support.tracing import request_id
+
+CHECK = "/grpc.health.v1.Health/Check"
+UPLOAD = "/longspan.v1.DocumentService/Upload"
+TRACEPARENT = ("traceparent", f"00-{0xABC:032x}-{0xDEF:016x}-01")
+STARTED = "longspan_rpc_started_total"
+# With this bound gRPC itself takes four times as many calls.
+REQUESTS = 40
+
+
+async def test_a_stranger_invents_no_methods(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor lines of the log: a metric's labels are never forgotten."""
+    caplog.set_level(logging.DEBUG)
+    async with keyed(tmp_path, metrics={"listen": "127.0.0.1:0"}) as (running, _):
+        known = {path_of(method).removeprefix("/") for method in methods()}
+        for number in range(5):
+            path = f"/longspan.v1.Invented/Wombat{number}"
+            assert (await ended(running.channel, path)) is grpc.StatusCode.UNIMPLEMENTED
+        await refusal(running.channel, UPLOAD, None)
+        assert running.server.metrics_port is not None
+        scrape = await scraped(
+            running.server.metrics_port, lambda one: one.value(STARTED, method=UPLOAD[1:]) == 1
+        )
+        labels = {sample.labels["method"] for sample in scrape.samples(STARTED)}
+        assert labels <= known
+    assert "Wombat" not in caplog.text
+
+
+async def test_refused_uploads_do_not_fill_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with keyed(tmp_path) as (running, _):
+        for number in range(40):
+            sent = (TRACEPARENT, ("tracestate", f"Wombat {number}"))
+            await refusal(running.channel, UPLOAD, sent)
+    refused = [record for record in caplog.records if record.name.endswith("auth.refusals")]
+    assert 20 <= len(refused) < 40
+    assert "longspan.access" not in caplog.text
+    assert "Wombat" not in caplog.text
+
+
+async def test_a_refusal_names_its_request(tmp_path: Path) -> None:
+    async with keyed(tmp_path) as (running, _):
+        call: Any = running.channel.stream_stream(UPLOAD)(timeout=10)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call.read()
+        assert (await request_id(call)).startswith("req_")
+        details = dict(refused.value.trailing_metadata() or ())["grpc-status-details-bin"]
+        assert b"req_" in bytes(details)
+
+
+async def test_health_checks_without_a_message_do_not_take_every_place(tmp_path: Path) -> None:
+    async with keyed(tmp_path, limits={"requests": REQUESTS, "handshake_s": 2.0}) as (
+        running,
+        file,
+    ):
+        begun: list[Any] = [running.channel.stream_stream(CHECK)() for _ in range(5 * REQUESTS)]
+        reads = [asyncio.ensure_future(outcome(call)) for call in begun]
+        async with grpc.aio.insecure_channel(running.target) as channel:
+            stub: Any = document_service_pb2_grpc.DocumentServiceStub(channel)
+            async with asyncio.timeout(10):
+                while sum(read.done() for read in reads) < 2 * REQUESTS:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            await stub.ListDocuments(docs.ListDocumentsRequest(), metadata=file.sent("a"))
+            assert set(await asyncio.gather(*reads)) == {
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+            }
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            answer = await health.Check(health_pb2.HealthCheckRequest())
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def outcome(call: Any) -> grpc.StatusCode:
+    try:
+        await call.read()
+    except grpc.aio.AioRpcError as error:
+        code: grpc.StatusCode = error.code()
+        return code
+    return grpc.StatusCode.OK
+
+
+async def ended(channel: Any, path: str) -> grpc.StatusCode:
+    return await outcome(channel.stream_stream(path)(timeout=10))
