@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection
 
 from longspan.server.config import Config
 from longspan.server.errors import ConfigError
+from longspan.server.grpc_server import grpc_server
 from longspan.server.health import Health
 from longspan.server.limits import Limits
 from longspan.server.services.application import Application
@@ -74,7 +75,7 @@ class Listener:
     ) -> None:
         self._health = health
         limits, admission = config.limits, application.admission
-        self._api = grpc.aio.server(
+        self._api = grpc_server(
             # In this order: what stands before sees the statuses of what stands behind.
             interceptors=[
                 CallInterceptor(application.tracing),
@@ -97,7 +98,7 @@ class Listener:
         self.admin_port: int | None = None
         if config.admin_listen is not None:
             # Health and reflection: nobody has to send much to ask for them.
-            self._admin = grpc.aio.server(options=_options(limits, ADMIN_MESSAGE_BYTES))
+            self._admin = grpc_server(_options(limits, ADMIN_MESSAGE_BYTES))
             health_pb2_grpc.add_HealthServicer_to_server(health.servicer, self._admin)
             reflection.enable_server_reflection(_service_names(), self._admin)
             self.admin_port = _bind(self._admin, config.admin_listen, None)
