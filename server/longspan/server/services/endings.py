@@ -30,6 +30,8 @@ def code_of(
         code: Any = context.code()
         known = code if isinstance(code, grpc.StatusCode) else _CODES.get(code)
         return known or grpc.StatusCode.UNKNOWN
+    if isinstance(error, grpc.aio.BaseError) and not isinstance(error, grpc.aio.UsageError):
+        return _cut(context)  # nobody was there to be told
     return grpc.StatusCode.UNKNOWN
 
 

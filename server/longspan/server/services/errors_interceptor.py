@@ -78,7 +78,13 @@ def _guard(behaviour: Behaviour, method: str) -> Behaviour:
                 )
         if (call := current_call()) is not None:
             name_request(status, call.request_id)
-        await context.abort_with_status(rpc_status.to_status(status))
+        try:
+            await context.abort_with_status(rpc_status.to_status(status))
+        except grpc.aio.BaseError as error:
+            if isinstance(error, grpc.aio.AbortError) or not _nobody_listens(error):
+                raise
+            # As after a deadline: the client was gone before it could be told.
+            raise asyncio.CancelledError from error
 
     return guarded
 
