@@ -13,8 +13,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from longspan.v1 import document_service_pb2 as docs
 from longspan.v1 import document_service_pb2_grpc
+from tests.e2e.workers import server_process
 from tests.metrics.scrape import scraped
-from tests.security.callers import methods, path_of, refusal
+from tests.pool.harness import until
+from tests.security.callers import KeysFile, methods, path_of, refusal
+from tests.security.http2 import answer, call_of
 from tests.security.test_api_keys import keyed
 from tests.support.tracing import request_id
 
@@ -58,6 +61,21 @@ async def test_refused_uploads_do_not_fill_the_log(
     assert 20 <= len(refused) < 40
     assert "longspan.access" not in caplog.text
     assert "Wombat" not in caplog.text
+
+
+async def test_metadata_that_is_no_text_is_not_quoted_in_the_log(tmp_path: Path) -> None:
+    """A credential with one wrong byte is still a secret."""
+    keys = KeysFile.of(tmp_path, "a")
+    sent = b"Bearer " + keys.keys["a"].encode() + b"\xff"
+    async with server_process(
+        tmp_path, "--encoder", "none", "--auth.keys-file", str(keys.path)
+    ) as (server):
+        call = call_of(UPLOAD.encode(), (b"authorization", sent), (b"tracestate", b"Wombat\xff"))
+        heard = await answer(server.port, call, b"grpc-message")
+        assert b"grpc-status\x0216" in heard
+        await until(lambda: "malformed" in server.log.read_text())
+    assert keys.keys["a"] not in server.log.read_text()
+    assert "Wombat" not in server.log.read_text()
 
 
 async def test_a_refusal_names_its_request(tmp_path: Path) -> None:

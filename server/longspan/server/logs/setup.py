@@ -8,6 +8,7 @@ from typing import Literal, TextIO
 
 from longspan.server.logs.context import CallFilter
 from longspan.server.logs.formats import JsonFormatter, TextFormatter
+from longspan.server.logs.quoting import QuotingFilter
 
 Format = Literal["text", "json"]
 
@@ -16,5 +17,6 @@ def log_to_stderr(level: str, form: Format, stream: TextIO | None = None) -> Non
     """Write everything from ``level`` on to standard error; called once, by the process."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    handler.addFilter(QuotingFilter())
     handler.addFilter(CallFilter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
