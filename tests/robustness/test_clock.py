@@ -27,6 +27,8 @@ WALL_CLOCK = {
     "server/longspan/server/services/cached.py": "the age of an answer given before",
     "server/longspan/server/results/recorder.py": "when an answer was given",
     "server/longspan/server/decoder/decoder.py": "the date in chat templates",
+    "server/longspan/server/auth/tokens.py": "when signed tokens run out, with leeway",
+    "workers/longspan/worker/tracing/workload.py": "when spans began and ended",
     "server/longspan/blobstore/store.py": "when blobs were used, which only ranks them",
 }
 ROOTS = ("server/longspan", "workers/longspan", "clients/longspan")

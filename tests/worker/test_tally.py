@@ -71,7 +71,7 @@ def test_a_decoder_counts_prompts_and_answers(delivered: int) -> None:
     scheduler, model = make_scheduler(budget_tokens=64), ToyModel()
     scheduler.open(spec(1, 100, max_tokens=5, delivered=[1] * delivered), 0.0)
     finish(scheduler, model)
-    told = scheduler.tally.drain()
+    told = scheduler.meter.tally.drain()
     assert told is not None
     assert told.prefill_tokens == 100 + delivered
     assert told.decode_tokens == 5 - delivered
@@ -83,10 +83,10 @@ def test_a_decoder_counts_prompts_and_answers(delivered: int) -> None:
 def test_a_second_prompt_is_counted_as_found() -> None:
     scheduler, model = make_scheduler(), ToyModel()
     for number in (1, 2):
-        scheduler.tally.drain()
+        scheduler.meter.tally.drain()
         scheduler.open(spec(number, text(100, 7), max_tokens=1), 0.0)
         finish(scheduler, model)
-    told = scheduler.tally.drain()
+    told = scheduler.meter.tally.drain()
     assert told is not None
     found = 99 // PAGE_TOKENS * PAGE_TOKENS
     assert (told.cached_tokens, told.prefill_tokens) == (found, 100 - found)
@@ -108,7 +108,7 @@ def test_a_chunk_is_ready_from_when_it_came_to_when_a_step_takes_it() -> None:
     # Its client says nothing for long: that is no wait.
     scheduler.append(ONE, np.zeros(1, np.uint32), seal=True, now=100.0)
     assert scheduler.plan(100.5) is not None
-    told = scheduler.tally.drain()
+    told = scheduler.meter.tally.drain()
     assert told is not None
     assert list(told.waits_s) == [2.0, 2.0, 0.5]
 
@@ -120,6 +120,6 @@ def test_who_is_not_served_waits_until_the_others_let_it() -> None:
         scheduler.open(spec(number, 40, max_tokens=4), 0.0)
     for now in range(1, 13):
         step(scheduler, model, float(now))
-    told = scheduler.tally.drain()
+    told = scheduler.meter.tally.drain()
     assert told is not None
     assert list(told.waits_s) == [1.0, 0.0, 0.0, 7.0, 0.0, 0.0]

@@ -60,5 +60,10 @@ def grpc_server(
     maximum_concurrent_rpcs: int | None = None,
 ) -> grpc.aio.Server:
     """What ``grpc.aio.server`` makes; it serves registered methods alone."""
+    if not hasattr(cygrpc.AioServer, "_make_request_call_future"):
+        # Another version: its own server, whatever that makes of such paths.
+        return grpc.aio.server(
+            None, None, interceptors, options, maximum_concurrent_rpcs=maximum_concurrent_rpcs
+        )
     server: Any = _Server(interceptors, options, maximum_concurrent_rpcs)
-    return server
+    return server  # type: ignore[no-any-return]

@@ -7,8 +7,6 @@ from typing import Any
 
 import grpc
 
-from longspan.v1 import cache_service_pb2, document_service_pb2, inference_service_pb2
-
 Behaviour = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
 
 
@@ -20,14 +18,3 @@ def kind_of(handler: Any) -> tuple[Callable[..., Any], Behaviour]:
         return grpc.unary_stream_rpc_method_handler, handler.unary_stream
     assert handler.stream_stream
     return grpc.stream_stream_rpc_method_handler, handler.stream_stream
-
-
-def methods() -> frozenset[str]:
-    """Every method of the API, as in ``longspan.v1.InferenceService/Analyze``."""
-    files = (cache_service_pb2, document_service_pb2, inference_service_pb2)
-    return frozenset(
-        f"{service.full_name}/{method.name}"
-        for file in files
-        for service in file.DESCRIPTOR.services_by_name.values()
-        for method in service.methods
-    )

@@ -27,9 +27,9 @@ from longspan.worker.generation.plan import Chunk, SequenceId, StepPlan
 from longspan.worker.generation.planner import Planner
 from longspan.worker.generation.sequence import Sequence, SequenceSpec
 from longspan.worker.generation.states import Move, SequenceState
+from longspan.worker.generation.step_meter import StepMeter
 from longspan.worker.kv.label import Label
 from longspan.worker.kv.pages import PageTable
-from longspan.worker.tally import Tally
 
 LOOK_AGAIN_S = 0.1
 """How often a sequence that waits for a page from below asks whether it still should."""
@@ -53,7 +53,7 @@ class Scheduler:
         positions: the longest sequence that the model allows; None is the same.
         below: the tiers below the pool, if there are any.
 
-    ``tally`` counts the steps.
+    ``meter`` counts the steps.
     """
 
     def __init__(
@@ -67,8 +67,7 @@ class Scheduler:
         below: Below | None = None,
     ) -> None:
         self.memory = Memory(pages, page_tokens)
-        self.tally = Tally()
-        self._prefill_tokens = 0
+        self.meter = StepMeter()
         self._planner = Planner(limits, self.memory)
         self._below = below
         self._page_tokens = page_tokens
@@ -179,12 +178,11 @@ class Scheduler:
         if self._below is not None:
             self._below.bring(self._sequences.values())
         self._finish_read_ones()
-        for sequence in self._sequences.values():
-            sequence.note_ready(now)
+        self.meter.ready(self._sequences.values(), now)
         draft = self._planner.plan(self._sequences.values(), now)
         self._open = draft.plan(self.memory.tables)
         self._running = frozenset(self._open.sequence_ids if self._open else ())
-        self._note_taken(now)
+        self.meter.planned(self._open, self._sequences, now)
         for sequence in draft.hopeless:
             self._conclude(sequence, self._too_large(sequence, len(sequence.tokens)))
         for sequence in self._sequences.values():
@@ -202,7 +200,7 @@ class Scheduler:
         assert plan is self._open
         if self._below is not None and seconds is not None:
             self._below.took(plan, seconds)
-        self.tally.step(plan.tokens, self._prefill_tokens, len(sampled))
+        self.meter.computed(plan, len(sampled))
         self._open = None
         self._running = frozenset()
         return [outcome for chunk in plan.chunks for outcome in self._settle(chunk, sampled)]
@@ -327,16 +325,6 @@ class Scheduler:
                 self._outcomes += self._progress(sequence)
                 self._conclude(sequence, self._finished(sequence, FinishReason.STOP))
 
-    def _note_taken(self, now: float) -> None:
-        """Count what the open step computes of prompts, and how long that was ready."""
-        self._prefill_tokens = 0
-        for chunk in self._open.chunks if self._open else ():
-            sequence = self._sequences[chunk.sequence_id]
-            waited_s = sequence.taken(now)
-            if sequence.state is not SequenceState.DECODING:
-                self._prefill_tokens += len(chunk.tokens)
-                self.tally.waits_s.append(waited_s)
-
     def _settle(self, chunk: Chunk, sampled: Mapping[SequenceId, Sampled]) -> list[Outcome]:
         """Take in one chunk of a step that was computed."""
         sequence = self._sequences[chunk.sequence_id]
@@ -344,8 +332,7 @@ class Scheduler:
         below = self._below.knows if self._below is not None else knows_nothing
         self.memory.count_missing(sequence, chunk.end, below)
         self.memory.complete(sequence, chunk.end)
-        read = min(sequence.page, sequence.prompt_tokens // self._page_tokens)
-        self.tally.pages(read - first, (sequence.missing_tokens - missing) // self._page_tokens)
+        self.meter.pages(sequence, first, missing)
         if self._below is not None:
             self._below.completed(sequence, first)
         if sequence.ending is not None:
@@ -407,7 +394,7 @@ class Scheduler:
                 sequence.move(Move.FAIL)
         if self._below is not None:
             self._below.ended(sequence)
-        self.tally.cached_tokens += sequence.cached_tokens
+        self.meter.tally.cached_tokens += sequence.cached_tokens
         self.memory.release(sequence)
         del self._sequences[sequence.sequence_id]
         return ending

@@ -130,7 +130,7 @@ class Generation:
     @property
     def tally(self) -> Tally:
         """See ``Scheduler``."""
-        return self._scheduler.tally
+        return self._scheduler.meter.tally
 
     @property
     def restoring(self) -> Mapping[SequenceId, int]:
@@ -285,7 +285,7 @@ class Generation:
         """Forget what a document's pages hold, which is no number either, here and below."""
         if label.subject:
             self._scheduler.forget(label.tenant, label.subject)
-            self._holdings.forget(pb.Forget(tenant=label.tenant, subject=label.subject))
+            self._holdings.drop(label.tenant, label.subject)
 
     def _fail(self, sequence_id: SequenceId, reason: str, message: str) -> list[pb.Event]:
         """End a sequence for a reason that the scheduler knows nothing of."""

@@ -61,6 +61,12 @@ class Holdings:
             return
         self._mover.later(lambda: self._tell(self._forgotten(request, pages)))
 
+    def drop(self, tenant: str, subject: str) -> None:
+        """Drop the pages of a subject; nobody has asked, so nobody is told."""
+        self._table.forget(tenant, subject)
+        if self._mover is not None:
+            self._mover.later(lambda: self._drop_below(tenant, subject))
+
     def rename(self, tenant: str, old: str, new: str) -> None:
         """A subject has another name from now on."""
         self._table.rename(tenant, old, new)
@@ -150,19 +156,7 @@ class Holdings:
         return stats
 
     def _forgotten(self, request: pb.Forget, pages: int) -> pb.Event:
-        removed = freed = 0
-        if self._mover is not None:
-            self._mover.lower.ram.forget(request.tenant, request.subject)
-            disk = self._mover.lower.disk
-            if disk is not None:
-                disk.refresh()
-                before = disk.stats.bytes
-                removed = (
-                    disk.remove_subject(request.tenant, request.subject)
-                    if request.subject
-                    else disk.clear(request.tenant or None)
-                )
-                freed = max(before - disk.stats.bytes, 0)
+        removed, freed = self._remove(request.tenant, request.subject)
         return pb.Event(
             forgotten=pb.Forgotten(
                 request_id=request.request_id,
@@ -171,6 +165,22 @@ class Holdings:
                 disk_bytes=freed,
             )
         )
+
+    def _drop_below(self, tenant: str, subject: str) -> None:
+        self._remove(tenant, subject)
+
+    def _remove(self, tenant: str, subject: str) -> tuple[int, int]:
+        """Pages and bytes that were removed from the disk; those in RAM go too."""
+        if self._mover is None:
+            return 0, 0
+        self._mover.lower.ram.forget(tenant, subject)
+        disk = self._mover.lower.disk
+        if disk is None:
+            return 0, 0
+        disk.refresh()
+        before = disk.stats.bytes
+        removed = disk.remove_subject(tenant, subject) if subject else disk.clear(tenant or None)
+        return removed, max(before - disk.stats.bytes, 0)
 
     def _verified(self, request: pb.Verify) -> pb.Event:
         verified = pb.Verified(request_id=request.request_id)
