@@ -31,7 +31,7 @@ from tests.blobstore.folders import (
 
 SOURCES = str(Path(longspan.blobstore.__file__).parent)
 SMALL = StoreLimits(budget_bytes=5_000)
-STRIDE = int(os.environ.get("TEST_STRIDE", "4"))
+STRIDE = int(os.environ.get("TEST_STRIDE", "8"))
 """Of so many lines one is died at, from a random one on; 1 tries all, in a minute."""
 
 

@@ -26,7 +26,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """Its verdict on everything that is applied; skips where it is not installed."""
     program = str(OWN) if OWN.exists() else shutil.which("checkov")
     if program is None:
-        pytest.skip("checkov is not installed: make checkov")
+        pytest.skip("checkov is not installed (.ci/checkov)")
     folder = tmp_path_factory.mktemp("rendered")
     for name in APPLIED:
         path = folder / f"{name.replace('/', '-')}.yaml"

@@ -35,7 +35,7 @@ from tests.text.merge_families import (
 from tests.text.streaming import Tokenised, joined, one_shot, random_chunks, stream
 
 STRINGS = 300
-SPLITS = 2_000
+SPLITS = 800
 KIB_64 = 64 << 10
 ALPHABET = (*CHARACTERS, "▁", "▁▁", " ", "   ", "\n\n", "<0x0A>", "<unk>", "</s>", "of the ")
 
@@ -101,7 +101,7 @@ def test_thousands_of_splits_give_the_tokens_of_one_shot(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MERGING)
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(parts=st.lists(st.sampled_from(ALPHABET) | st.text(max_size=3)), least=st.integers(1, 20))
 def test_any_text_in_any_parts_gives_the_tokens_of_one_shot(
     name: str, parts: list[str], least: int

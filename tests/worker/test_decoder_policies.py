@@ -86,14 +86,21 @@ async def test_short_documents_are_seen_whole_under_every_policy(
 async def test_a_document_may_arrive_in_any_pieces(
     worker: Worker, document: list[int], name: str
 ) -> None:
-    """Its answer is that of one piece, and its pages serve the next question."""
+    """Its answer is that of one piece, and its pages serve the next question.
+
+    An answer that goes on where another worker was reads delivered tokens as they were written,
+    each alone.
+    """
     text = document[: DENSE + 10 * PAGE + 77]
     async with decoding(worker) as sequences:
         whole = await ask(sequences, text, attention=name, tenant="whole")
         cuts = [1, 300, 5000, DENSE - 3, DENSE + 600, DENSE + 1800]
         pieces = await ask_in_pieces(sequences, text, cuts, attention=name, tenant="pieces")
         again = await ask(sequences, text, attention=name, tenant="pieces")
+        delivered = whole.tokens[:9]
+        rest = await ask(sequences, text, attention=name, delivered=delivered, tenant="whole")
         full = await ask(sequences, text, tenant="full")
+    assert whole.tokens[9:] == rest.tokens
     assert pieces.tokens == whole.tokens == again.tokens
     assert again.finished.cached_tokens // PAGE == len(text) // PAGE
     assert 0 < whole.finished.seen_share == pieces.finished.seen_share < 1
@@ -115,20 +122,6 @@ async def test_a_window_reads_what_full_attention_cannot_hold(
     assert refused.reason == "PROMPT_TOO_LONG"
     assert long.reason == "LENGTH"
     assert 0 < long.finished.kv_bytes <= short.finished.kv_bytes + KV_BYTES // 100
-
-
-@pytest.mark.parametrize("name", ["window", "hybrid"])
-async def test_an_answer_goes_on_where_another_worker_was(
-    worker: Worker, document: list[int], name: str
-) -> None:
-    """Delivered tokens are read as they were written: each alone."""
-    text = document[: DENSE + 6 * PAGE + 11]
-    async with decoding(worker) as sequences:
-        whole = await ask(sequences, text, attention=name)
-        rest = await ask(
-            sequences, text, attention=name, delivered=whole.tokens[:9], tenant="other"
-        )
-    assert whole.tokens[9:] == rest.tokens
 
 
 async def test_an_unknown_policy_is_refused_by_its_name(worker: Worker) -> None:

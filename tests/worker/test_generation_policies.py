@@ -95,7 +95,7 @@ def test_policies_share_no_pages() -> None:
     assert ModelPolicy("x", (FULL, FULL)).identity() == ModelPolicy().identity()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     pieces=st.lists(st.integers(1, 90), min_size=1, max_size=8),
     task=st.integers(1, 40),
@@ -151,7 +151,7 @@ def test_a_page_with_a_task_in_it_is_another_page() -> None:
     assert cached == {1: 0, 2: 40, 3: 96}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 300), min_size=1, max_size=6),
     pages=st.integers(8, 30),
@@ -238,7 +238,7 @@ def test_a_second_question_finds_what_each_group_still_needs() -> None:
     assert cached == {1: 0, 2: 60 * PAGE_TOKENS}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 300), min_size=1, max_size=6),
     alike=st.booleans(),
@@ -283,7 +283,7 @@ def test_a_text_with_more_pages_than_numbers_is_refused() -> None:
     scheduler.open(spec(2, 2000, policy=DROPPING, groups=(0, 1)), 0.0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 300), min_size=1, max_size=6),
     numbers=st.integers(42, 120),

@@ -27,7 +27,7 @@ from tests.worker.scheduling import (
 DOCUMENT = text(10 * PAGE_TOKENS, 7)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     cuts=st.lists(st.integers(0, 150), max_size=6),
     budget_tokens=st.integers(1, 40),
@@ -51,7 +51,7 @@ def test_any_chunking_of_a_prompt_computes_each_position_once_in_order(
     assert model.output[SequenceId(1)] == expected_output(prompt, 4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     shared=st.integers(0, len(DOCUMENT)),
     own=st.lists(st.integers(1, 40), min_size=1, max_size=5),

@@ -245,7 +245,7 @@ def assert_packed(
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(data=st.data())
 def test_any_step_is_what_the_definition_says(data: st.DataObject) -> None:
     """Chunks and decode rows of sequences under several policies, on a CPU and folded."""

@@ -160,7 +160,7 @@ def assert_as_defined(backend: Backend, policy: LayerPolicy, document: Document)
     assert_close(expected, document.attend(backend, policy, zones, cuts))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     cuts=st.sets(st.sampled_from([256, 512, 768, 1024, 1280, 1700, 1750, 1790]), max_size=6),
     seed=st.integers(0, 5),
@@ -176,7 +176,7 @@ def test_any_allowed_cutting_gives_the_same(cuts: set[int], seed: int, policy: L
     assert_close(one, many)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(cuts=st.sets(st.integers(1, 1799), max_size=6), seed=st.integers(0, 5))
 def test_a_window_may_be_cut_anywhere(cuts: set[int], seed: int) -> None:
     """What a window sees depends on positions alone."""

@@ -22,9 +22,9 @@ from tests.worker.models import save_tiny_model, skip_without_embedded
 
 @pytest.fixture
 def worker() -> Iterator[Worker]:
-    """A fresh worker that watches its standard input."""
+    """A worker of its own that watches its standard input."""
     skip_without_embedded()
-    with started("embedded", "--watch-stdin", afresh=True) as worker:
+    with started("embedded", "--watch-stdin") as worker:
         worker.wait_ready()
         yield worker
 
