@@ -51,7 +51,7 @@ LANES = 4
 REAL_REQUESTS = 8
 REAL_KILLS = 2
 REAL_BYTES = 7_000
-STOP_S = 3.0
+STOP_S = 10.0
 TASKS = (
     ask("How quickly must a security incident be notified?"),
     ask("Who may terminate for convenience?", citations=2),

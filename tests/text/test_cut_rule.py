@@ -25,7 +25,7 @@ from longspan.server.text.cuts import (
 from tests.text.corpus import ALPHABET, OWN, adversarial
 from tests.text.families import FAMILIES, SMALL, matching_tokenizer, tokenizer_of
 
-STRINGS = 4_000
+STRINGS = 2_000
 SEED = 20261124
 EVERYTHING = WordCuts(MARKS)
 

@@ -21,7 +21,7 @@ from tests.text.streaming import Tokenised, joined, one_shot, random_chunks, str
 from tests.text.texts import ALPHABET, HARD, documents, real_texts
 
 DOCUMENTS = 125
-SPLITS = int(os.environ.get("TEST_SPLITS", "400"))
+SPLITS = int(os.environ.get("TEST_SPLITS", "375"))
 """Of each tokenizer."""
 
 

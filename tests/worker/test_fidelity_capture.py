@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -74,6 +76,17 @@ def watch(
     return captures
 
 
+def watched() -> Document:
+    """The document that most tests look at."""
+    return Document(TOKENS, seed=3)
+
+
+@cache
+def shares_of_watched() -> Doubles:
+    """Its weights, which take a second to compute."""
+    return shares(watched())
+
+
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize(
     ("span", "zones"),
@@ -84,11 +97,11 @@ def test_mass_and_error_are_those_of_the_definition(
     name: str, span: tuple[int, int], zones: Zones
 ) -> None:
     """The same numbers as when every score and every key set is written out."""
-    document, policy = Document(TOKENS, seed=3), POLICIES[name]
+    document, policy = watched(), POLICIES[name]
     length = span[1] - span[0]
     sampled = sorted({0, length // 3, 2 * length // 3, length - 1})
     captures = watch(document, policy, zones, span, sampled)
-    weights = shares(document)
+    weights = shares_of_watched()
     seen = seen_by(document, policy, zones)
     places = span[0] + np.array(sampled)
     expected = (weights * seen).sum(-1)[:, places].T

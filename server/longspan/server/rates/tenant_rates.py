@@ -57,7 +57,10 @@ class TenantRates:
 
     def leave(self, tenant: Tenant) -> None:
         """Count one request out."""
-        self._tenants[tenant].active -= 1
+        rates = self._tenants[tenant]
+        rates.active -= 1
+        if not rates.active and len(self._tenants) > self._max_tenants:
+            del self._tenants[tenant]
 
     def uploaded(self, tenant: Tenant, size_bytes: int, now_s: float) -> float:
         """Count bytes of an upload; the seconds to wait before more of it is read."""
