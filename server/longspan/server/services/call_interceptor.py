@@ -13,7 +13,7 @@ from opentelemetry.trace import SpanKind, use_span
 from longspan.server.current_call import REQUEST_ID_KEY, CurrentCall, entered, new_request_id
 from longspan.server.logs.access import log_access
 from longspan.server.services.endings import code_of
-from longspan.server.services.handlers import Behaviour, kind_of
+from longspan.server.services.handlers import Behaviour, rewritten
 from longspan.server.tracing import names
 from longspan.server.tracing.incoming import callers_context
 from longspan.server.tracing.outcome import end_call
@@ -32,16 +32,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self, continuation: Any, handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
         """Replace the handler's behaviour by an observed one."""
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or not method.startswith("/longspan."):
-            return handler
-        make, behaviour = kind_of(handler)
-        return make(
-            self._observed(behaviour, method.removeprefix("/")),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
+        return await rewritten(continuation, handler_call_details, self._observed)
 
     def _observed(self, behaviour: Behaviour, method: str) -> Behaviour:
         async def observed(request: Any, context: Context) -> Any:

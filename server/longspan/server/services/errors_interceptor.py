@@ -14,7 +14,7 @@ from grpc_status import rpc_status
 
 from longspan.server.current_call import current_call
 from longspan.server.errors import LongspanError, too_many_files
-from longspan.server.services.handlers import Behaviour, kind_of
+from longspan.server.services.handlers import Behaviour, rewritten
 from longspan.server.services.statuses import fault_status, name_request, to_status
 from longspan.server.services.wire import Malformed, malformed
 
@@ -28,16 +28,7 @@ class ErrorsInterceptor(grpc.aio.ServerInterceptor):
         self, continuation: Any, handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
         """Replace the handler's behaviour by a guarded one."""
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or not method.startswith("/longspan."):
-            return handler
-        make, behaviour = kind_of(handler)
-        return make(
-            _guard(behaviour, method),
-            request_deserializer=_tolerant(handler.request_deserializer),
-            response_serializer=handler.response_serializer,
-        )
+        return await rewritten(continuation, handler_call_details, _guard, _tolerant)
 
 
 def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -66,15 +57,15 @@ def _guard(behaviour: Behaviour, method: str) -> Behaviour:
             raise
         except Exception as error:
             if _nobody_listens(error):
-                log.debug("%s: the client is gone, or the server stopped", method)
+                log.debug("/%s: the client is gone, or the server stopped", method)
                 raise asyncio.CancelledError from error
             if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-                log.warning("%s refused: %s", method, error)
+                log.warning("/%s refused: %s", method, error)
                 status = to_status(too_many_files())
             else:
                 error_id, status = fault_status()
                 log.exception(
-                    "%s failed, error id %s", method, error_id, extra={"error_id": error_id}
+                    "/%s failed, error id %s", method, error_id, extra={"error_id": error_id}
                 )
         if (call := current_call()) is not None:
             name_request(status, call.request_id)

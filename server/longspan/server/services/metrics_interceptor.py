@@ -9,7 +9,7 @@ import grpc
 
 from longspan.server.metrics.metrics import Metrics
 from longspan.server.services.endings import code_of
-from longspan.server.services.handlers import Behaviour, kind_of
+from longspan.server.services.handlers import Behaviour, rewritten
 from longspan.server.services.refusals import REASONS, refusal_of
 
 
@@ -28,16 +28,7 @@ class MetricsInterceptor(grpc.aio.ServerInterceptor):
         self, continuation: Any, handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
         """Replace the handler's behaviour by a measured one; unknown methods count nothing."""
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or not method.startswith("/longspan."):
-            return handler
-        make, behaviour = kind_of(handler)
-        return make(
-            self._measured(behaviour, method.removeprefix("/")),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
+        return await rewritten(continuation, handler_call_details, self._measured)
 
     def _measured(self, behaviour: Behaviour, method: str) -> Behaviour:
         async def measured(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
