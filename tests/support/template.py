@@ -14,8 +14,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from io import BufferedReader, BufferedWriter, TextIOWrapper
 from pathlib import Path
 from typing import TextIO
+
+from longspan.server.pool.forked import request_fork
 
 START_S = 120.0
 
@@ -45,18 +48,12 @@ class ForkedPopen:
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._connection.connect(str(template_socket()))
-        stdin, stdin_ours = os.pipe()
-        stderr_ours, stderr = os.pipe()
-        request = {"arguments": list(arguments), "folder": str(Path.cwd())}
-        socket.send_fds(self._connection, [json.dumps(request).encode()], [stdin, stderr])
-        os.close(stdin)
-        os.close(stderr)
+        self._connection, stdin, stderr = request_fork(template_socket(), arguments)
+        self._connection.settimeout(START_S)
         data, [self._pidfd], _, _ = socket.recv_fds(self._connection, 4096, 1)
         self.pid: int = json.loads(data)["pid"]
-        self.stdin: TextIO | None = open(stdin_ours, "w")  # noqa: SIM115 (closed by its user)
-        self.stderr: TextIO | None = open(stderr_ours)  # noqa: SIM115 (likewise)
+        self.stdin: TextIO | None = TextIOWrapper(BufferedWriter(stdin))
+        self.stderr: TextIO | None = TextIOWrapper(BufferedReader(stderr))
         self._status: int | None = None
 
     def poll(self) -> int | None:

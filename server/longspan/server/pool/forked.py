@@ -49,9 +49,8 @@ class ForkedProcess:
             OSError: there is no template, or it does not answer.
         """
         with contextlib.ExitStack() as on_failure:
-            connection = _connected(template)
+            connection, stdin, stderr = request_fork(template, arguments)
             on_failure.callback(connection.close)
-            stdin, stderr = _ask(connection, arguments)
             on_failure.callback(stdin.close)
             reader = await _reading(stderr)
             message, descriptors = await _receive(connection)
@@ -103,33 +102,31 @@ class ForkedProcess:
         loop.add_reader(connection.fileno(), tell)
 
 
-def _connected(template: Path) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
+def request_fork(template: Path, arguments: Sequence[str]) -> tuple[socket.socket, FileIO, FileIO]:
+    """Ask a template for a fork; what comes back is not waited for.
+
+    Returns:
+        The connection that the template answers on, without waiting where it is read, and our ends
+        of the worker's standard input and error.
+
+    Raises:
+        OSError: there is no template.
+    """
+    with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as theirs:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        on_failure.callback(connection.close)
         connection.connect(str(template))
-    except OSError:
-        connection.close()
-        raise
-    connection.setblocking(False)
-    return connection
-
-
-def _ask(connection: socket.socket, arguments: Sequence[str]) -> tuple[FileIO, FileIO]:
-    """Send the request; our ends of the worker's standard input and error."""
-    stdin, stdin_ours = os.pipe()
-    stderr_ours, stderr = os.pipe()
-    ours = (FileIO(stdin_ours, "wb"), FileIO(stderr_ours, "rb"))
-    request = {"arguments": list(arguments), "folder": str(Path.cwd())}
-    try:
+        connection.setblocking(False)
+        stdin, stdin_ours = os.pipe()
+        theirs.callback(os.close, stdin)
+        ours_in = on_failure.enter_context(FileIO(stdin_ours, "wb"))
+        stderr_ours, stderr = os.pipe()
+        theirs.callback(os.close, stderr)
+        ours_err = on_failure.enter_context(FileIO(stderr_ours, "rb"))
+        request = {"arguments": list(arguments), "folder": str(Path.cwd())}
         socket.send_fds(connection, [json.dumps(request).encode()], [stdin, stderr])
-    except OSError:
-        for end in ours:
-            end.close()
-        raise
-    finally:
-        os.close(stdin)
-        os.close(stderr)
-    return ours
+        on_failure.pop_all()
+    return connection, ours_in, ours_err
 
 
 def _status(connection: socket.socket) -> int:
