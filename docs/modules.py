@@ -14,6 +14,7 @@ MARK = "<!-- modules: written by docs/modules.py -->\n"
 ROOTS = {
     "Server": "server/longspan/server",
     "Blob store": "server/longspan/blobstore",
+    "Machine": "server/longspan/host",
     "Span export": "server/longspan/otlp",
     "Worker": "workers/longspan/worker",
     "Client": "clients/longspan/client",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from longspan.server.metrics.cgroup import Memory, memory
+from longspan.host.memory import Memory, memory
 
 MIB = 1 << 20
 

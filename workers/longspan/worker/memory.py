@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-MEMINFO = Path("/proc/meminfo")
-MEMBERSHIP = Path("/proc/self/cgroup")
-CGROUPS = Path("/sys/fs/cgroup")
+from longspan.host.memory import CGROUPS, MEMBERSHIP, MEMINFO, memory
+
+# What is planned here is taken for good: pages of files that are in use are left to those.
+UNUSED = ("inactive_file",)
 
 
 def host_free_bytes() -> int | None:
@@ -17,44 +17,5 @@ def host_free_bytes() -> int | None:
 
 def free_memory(meminfo: Path, membership: Path, cgroups: Path) -> int | None:
     """The same, from files of the form that Linux gives."""
-    known = [*_machine(meminfo), *_groups(membership, cgroups)]
-    return max(0, min(known)) if known else None
-
-
-def _machine(meminfo: Path) -> Iterator[int]:
-    """MemAvailable: free memory and what the kernel would give up."""
-    for line in _text(meminfo).splitlines():
-        name, _, rest = line.partition(":")
-        if name == "MemAvailable":
-            yield int(rest.split()[0]) * 1024
-
-
-def _groups(membership: Path, root: Path) -> Iterator[int]:
-    """What each limited control group above this process has left (versions 1 and 2)."""
-    for line in _text(membership).splitlines():
-        controllers, _, path = line.partition(":")[2].partition(":")
-        names = ("memory.max", "memory.current", "inactive_file")
-        base = root
-        if "memory" in controllers.split(","):
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-            base = root / "memory"
-        elif controllers:
-            continue
-        inside = Path(path.lstrip("/"))
-        for part in (inside, *inside.parents):
-            yield from _left(base / part, *names)
-
-
-def _left(group: Path, limit: str, usage: str, reclaimable: str) -> Iterator[int]:
-    ends, used = _text(group / limit).strip(), _text(group / usage).strip()
-    if not (ends.isdigit() and used.isdigit()):
-        return  # "max", or no such file: this group limits nothing
-    fields = dict(line.split(" ", 1) for line in _text(group / "memory.stat").splitlines())
-    yield int(ends) - int(used) + int(fields.get(reclaimable, 0))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("ascii", "replace")
-    except OSError:
-        return ""
+    found = memory(meminfo, membership, cgroups, UNUSED)
+    return None if found is None else max(0, found.left_bytes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from longspan.server.metrics.cgroup import Memory
+from longspan.host.memory import Memory
 from longspan.server.metrics.families import Families
 
 LAG_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)

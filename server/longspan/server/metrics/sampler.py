@@ -7,8 +7,8 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 
+from longspan.host.memory import memory
 from longspan.server.errors import LongspanError
-from longspan.server.metrics.cgroup import memory
 from longspan.server.metrics.metrics import Metrics
 from longspan.server.metrics.role import RoleMetrics
 from longspan.server.queue.stats import DispatcherStats

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +24,26 @@ class Memory:
     used_bytes: int
     limit_bytes: int
 
+    @property
+    def left_bytes(self) -> int:
+        """Negative beyond the bound."""
+        return self.limit_bytes - self.used_bytes
+
 
 def memory(
-    meminfo: Path = MEMINFO, membership: Path = MEMBERSHIP, cgroups: Path = CGROUPS
+    meminfo: Path = MEMINFO,
+    membership: Path = MEMBERSHIP,
+    cgroups: Path = CGROUPS,
+    reclaimable: Sequence[str] = RECLAIMABLE,
 ) -> Memory | None:
-    """The one with the least left; None where the system does not say. Reads a few small files."""
-    known = [*_machine(meminfo), *_groups(membership, cgroups)]
-    return min(known, key=lambda one: one.limit_bytes - one.used_bytes, default=None)
+    """The one with the least left; None where the system does not say. Reads a few small files.
+
+    Args:
+        meminfo, membership, cgroups: files of the form that Linux gives.
+        reclaimable: fields of a group's ``memory.stat`` that do not count as taken.
+    """
+    known = [*_machine(meminfo), *_groups(membership, cgroups, reclaimable)]
+    return min(known, key=lambda one: one.left_bytes, default=None)
 
 
 def _machine(meminfo: Path) -> Iterator[Memory]:
@@ -43,7 +56,7 @@ def _machine(meminfo: Path) -> Iterator[Memory]:
         yield Memory(total - free, total)
 
 
-def _groups(membership: Path, root: Path) -> Iterator[Memory]:
+def _groups(membership: Path, root: Path, reclaimable: Sequence[str]) -> Iterator[Memory]:
     """Each limited control group above this process."""
     for line in _text(membership).splitlines():
         controllers, _, path = line.partition(":")[2].partition(":")
@@ -54,15 +67,17 @@ def _groups(membership: Path, root: Path) -> Iterator[Memory]:
             continue
         inside = Path(path.lstrip("/"))
         for part in (inside, *inside.parents):
-            yield from _limited(base / part, *names)
+            yield from _limited(base / part, *names, reclaimable)
 
 
-def _limited(group: Path, limit: str, usage: str, prefix: str) -> Iterator[Memory]:
+def _limited(
+    group: Path, limit: str, usage: str, prefix: str, reclaimable: Sequence[str]
+) -> Iterator[Memory]:
     most, used = _text(group / limit).strip(), _text(group / usage).strip()
     if not (most.isdigit() and used.isdigit()):
         return  # "max", or no such file: this group limits nothing
     fields = dict(line.split(" ", 1) for line in _text(group / "memory.stat").splitlines())
-    cache = sum(int(fields.get(prefix + name, 0)) for name in RECLAIMABLE)
+    cache = sum(int(fields.get(prefix + name, 0)) for name in reclaimable)
     yield Memory(max(int(used) - cache, 0), int(most))
 
 

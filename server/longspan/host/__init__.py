@@ -1,0 +1,1 @@
+"""What the machine says of itself. Server and workers share it."""
