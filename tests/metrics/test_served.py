@@ -54,7 +54,8 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 async def serving(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serving]:
     folder = tmp_path_factory.mktemp("metrics")
     model = streaming_decoder(folder / "model")
-    async with answering(folder / "data", model, **ON) as running:
+    # A fork of the template would be there again before anybody has looked at the gauges.
+    async with answering(folder / "data", model, worker_template=None, **ON) as running:
         yield running
 
 
