@@ -24,7 +24,10 @@ PROTECTING = [
         for path in sorted((SERVER / folder).glob("*.py"))
     ),
     *(SERVER / name for name in ("exposure.py", "identity.py", "limits.py", "reloaded.py")),
-    *(SERVER / "services" / f"{name}.py" for name in ("admission", "auth_interceptor", "pacing")),
+    *(
+        SERVER / "services" / f"{name}.py"
+        for name in ("admission", "auth_interceptor", "one_message", "pacing", "places")
+    ),
     *(SERVER / "upload" / name for name in ("machine.py", "desk.py")),
     SERVER / "decoder" / "options.py",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.security.test_api_keys import keyed
 from tests.support.tracing import request_id
 
 CHECK = "/grpc.health.v1.Health/Check"
+GET = "/longspan.v1.DocumentService/GetDocument"
 UPLOAD = "/longspan.v1.DocumentService/Upload"
 TRACEPARENT = ("traceparent", f"00-{0xABC:032x}-{0xDEF:016x}-01")
 STARTED = "longspan_rpc_started_total"
@@ -108,6 +110,37 @@ async def test_health_checks_without_a_message_do_not_take_every_place(tmp_path:
             health: Any = health_pb2_grpc.HealthStub(channel)
             answer = await health.Check(health_pb2.HealthCheckRequest())
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_one_tenant_does_not_take_every_place(tmp_path: Path) -> None:
+    """By calls whose message never comes, by watching, by uploads that do not begin."""
+    limits = {"requests": REQUESTS, "tenant_requests": 2, "handshake_s": 2.0, "chunk_wait_s": 2.0}
+    async with keyed(tmp_path, "a", "b", limits=limits) as (running, file):
+        sent = file.sent("a")
+        begun: list[Any] = [
+            running.channel.stream_stream(path)(metadata=sent)
+            for _ in range(5 * REQUESTS)
+            for path in (GET, UPLOAD)
+        ]
+        stub: Any = health_pb2_grpc.HealthStub(running.channel)
+        message = health_pb2.HealthCheckRequest()
+        begun += [stub.Watch(message, metadata=sent) for _ in range(5 * REQUESTS)]
+        reads = [asyncio.ensure_future(outcome(call)) for call in begun]
+        await until(lambda: sum(read.done() for read in reads) > 12 * REQUESTS, 20.0)
+        async with grpc.aio.insecure_channel(running.target) as channel:
+            other: Any = document_service_pb2_grpc.DocumentServiceStub(channel)
+            for _ in range(20):
+                await other.ListDocuments(docs.ListDocumentsRequest(), metadata=file.sent("b"))
+                await asyncio.sleep(0.05)
+            await until(lambda: all(read.done() for read in reads), 20.0)
+            await other.ListDocuments(docs.ListDocumentsRequest(), metadata=sent)
+        for call in begun:
+            call.cancel()
+    outcomes = Counter(read.result() for read in reads)
+    assert outcomes[grpc.StatusCode.DEADLINE_EXCEEDED] + outcomes[grpc.StatusCode.OK] <= (
+        REQUESTS + limits["tenant_requests"] * 2
+    )
+    assert outcomes[grpc.StatusCode.OK] <= REQUESTS
 
 
 async def outcome(call: Any) -> grpc.StatusCode:

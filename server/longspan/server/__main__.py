@@ -8,17 +8,19 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from longspan.server.aio import cancel_and_wait
 from longspan.server.config import Config, load_config
-from longspan.server.errors import ConfigError
+from longspan.server.errors import ConfigError, ServingFailed
 from longspan.server.grpc_core import prepare_grpc_core
 from longspan.server.logs.setup import log_to_stderr
 
 log = logging.getLogger(__name__)
 
+EXIT_FAILED = 1
 EXIT_CONFIG = 2
 EXIT_FORCED = 130
 
@@ -33,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"longspan serve: {error}", file=sys.stderr)
         return EXIT_CONFIG
+    except ServingFailed as error:
+        log.critical("ending: %s", error)
+        return EXIT_FAILED
 
 
 def _run(config: Config) -> int:
@@ -68,9 +73,21 @@ async def _serve_until(config: Config, stop: asyncio.Event, started: asyncio.Eve
         started.set()
         collect_rarely()
         _announce(config, server.port)
-        await stop.wait()
+        await _first_of(stop.wait(), server.ended())
         log.info("draining for at most %g s", config.drain_s)
         await server.drain()
+
+
+async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:
+    """Wait for the first of some things, and raise what it raises."""
+    tasks = [asyncio.create_task(one) for one in waits]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for one in done:
+            one.result()
+    finally:
+        for one in tasks:
+            await cancel_and_wait(one)
 
 
 @contextmanager

@@ -84,6 +84,14 @@ class Server:
         self._listener = listener
         self._config = config
 
+    async def ended(self) -> None:
+        """Wait until nobody is served any more; may be cancelled.
+
+        Raises:
+            ServingFailed: without having been drained.
+        """
+        await self._listener.ended()
+
     async def drain(self) -> None:
         """Refuse new calls, let running ones finish for ``drain_s``, then cut them.
 

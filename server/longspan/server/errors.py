@@ -290,3 +290,7 @@ class Draining(Unavailable):
 
 class ConfigError(Exception):
     """The configuration cannot be used; the process says why and exits with status 2."""
+
+
+class ServingFailed(Exception):
+    """A port that should be served is served no more; the process ends with status 1."""

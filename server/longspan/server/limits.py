@@ -41,8 +41,8 @@ class Limits(BaseModel):
     # Calls served at once; the next one is refused with RetryInfo.
     requests: PositiveInt = 256
     queued_tokens: PositiveInt = 8_000_000
-    # A connection that has not begun to speak HTTP/2 by then is closed, a health check whose
-    # message has not come is given up.
+    # A connection that has not begun to speak HTTP/2 by then is closed, a call of one message that
+    # has not come is given up.
     handshake_s: PositiveFloat = 10.0
     # A client that sends nothing for so long is given up; its upload stays resumable.
     chunk_wait_s: PositiveFloat = 60.0

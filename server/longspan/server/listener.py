@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import Self
 
@@ -10,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from longspan.server.config import Config
-from longspan.server.errors import ConfigError
+from longspan.server.errors import ConfigError, ServingFailed
 from longspan.server.grpc_server import grpc_server
 from longspan.server.health import Health
 from longspan.server.limits import Limits
@@ -22,6 +23,8 @@ from longspan.server.services.document_service import DocumentService
 from longspan.server.services.errors_interceptor import ErrorsInterceptor
 from longspan.server.services.inference_service import InferenceService
 from longspan.server.services.metrics_interceptor import MetricsInterceptor
+from longspan.server.services.one_message import OneMessage
+from longspan.server.services.places import Places
 from longspan.v1 import (
     cache_service_pb2,
     cache_service_pb2_grpc,
@@ -74,13 +77,15 @@ class Listener:
         credentials: grpc.ServerCredentials | None,
     ) -> None:
         self._health = health
-        limits, admission = config.limits, application.admission
+        self._ends: list[asyncio.Task[bool]] = []
+        limits = config.limits
+        one_message = OneMessage(Places(limits.requests), limits.handshake_s)
         self._api = grpc_server(
             # In this order: what stands before sees the statuses of what stands behind.
             interceptors=[
                 CallInterceptor(application.tracing),
                 MetricsInterceptor(application.metrics),
-                AuthInterceptor(admission.authenticator, admission.refusals, limits.handshake_s),
+                AuthInterceptor(application.admission, one_message),
                 ErrorsInterceptor(),
             ],
             options=_options(limits, limits.message_bytes),
@@ -117,10 +122,22 @@ class Listener:
             ConfigError: an address is malformed or in use.
         """
         listener = cls(config, application, health, credentials)
-        await listener._api.start()
-        if listener._admin is not None:
-            await listener._admin.start()
+        for server in (listener._api, listener._admin):
+            if server is not None:
+                await server.start()
+                listener._ends.append(asyncio.create_task(server.wait_for_termination()))
         return listener
+
+    async def ended(self) -> None:
+        """Wait until a port serves no more; may be cancelled.
+
+        Raises:
+            ServingFailed: nobody has stopped it.
+        """
+        done, _ = await asyncio.wait(self._ends, return_when=asyncio.FIRST_COMPLETED)
+        for end in done:
+            if (error := end.exception()) is not None:
+                raise ServingFailed(f"a port is served no more: {error!r}") from error
 
     async def say_not_serving(self) -> None:
         """Answer health checks with NOT_SERVING from now on."""

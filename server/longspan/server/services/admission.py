@@ -105,19 +105,13 @@ class Admission:
             if self.active == 0:
                 self._idle.set()
 
-    def _call(self, context: grpc.aio.ServicerContext[Any, Any]) -> Call:
-        now_s = asyncio.get_running_loop().time()
-        remaining_s = context.time_remaining()
-        tenant = self._tenant(context)
-        return Call(
-            request_id=RequestId(known_as(tenant)),
-            tenant=tenant,
-            deadline_s=None if remaining_s is None else now_s + remaining_s,
-            arrived_s=now_s,
-            pace=Pace(self._rates, tenant),
-        )
+    def tenant(self, context: grpc.aio.ServicerContext[Any, Any]) -> Tenant:
+        """Whose call it is; a refusal is counted.
 
-    def _tenant(self, context: grpc.aio.ServicerContext[Any, Any]) -> Tenant:
+        Raises:
+            Unauthenticated: nobody may be served.
+            InvalidRequest: the caller's tenant is malformed.
+        """
         # Checked again behind the interceptor: no call is served that was let past it.
         metadata = context.invocation_metadata() or ()
         try:
@@ -125,3 +119,15 @@ class Admission:
         except Unauthenticated as error:
             self.refusals.note(error.refusal, context.peer(), time.monotonic())
             raise
+
+    def _call(self, context: grpc.aio.ServicerContext[Any, Any]) -> Call:
+        now_s = asyncio.get_running_loop().time()
+        remaining_s = context.time_remaining()
+        tenant = self.tenant(context)
+        return Call(
+            request_id=RequestId(known_as(tenant)),
+            tenant=tenant,
+            deadline_s=None if remaining_s is None else now_s + remaining_s,
+            arrived_s=now_s,
+            pace=Pace(self._rates, tenant),
+        )

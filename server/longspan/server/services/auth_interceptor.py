@@ -6,32 +6,22 @@ import time
 from typing import Any
 
 import grpc
-from grpc_status import rpc_status
 
-from longspan.server.auth.authenticator import Authenticator
-from longspan.server.auth.refusals import Refusals
-from longspan.server.current_call import current_call
 from longspan.server.errors import Unauthenticated
-from longspan.server.services.statuses import name_request, to_status
-from longspan.server.services.strangers import Strangers
+from longspan.server.services.admission import Admission
+from longspan.server.services.one_message import OneMessage, refuse
 
 # Load balancers ask without a credential; it is answered at once, and says little.
 OPEN_METHOD = "/grpc.health.v1.Health/Check"
+LASTING_METHOD = "/grpc.health.v1.Health/Watch"
 
 
 class AuthInterceptor(grpc.aio.ServerInterceptor):
-    """Checks what was sent along; the certificate is looked at when the call is admitted.
+    """Checks what was sent along; the certificate is looked at when the call has begun."""
 
-    Args:
-        stranger_wait_s: for the message of a call that needs no credential.
-    """
-
-    def __init__(
-        self, authenticator: Authenticator, refusals: Refusals, stranger_wait_s: float
-    ) -> None:
-        self._authenticator = authenticator
-        self._refusals = refusals
-        self._strangers = Strangers(stranger_wait_s)
+    def __init__(self, admission: Admission, one_message: OneMessage) -> None:
+        self._admission = admission
+        self._one_message = one_message
 
     async def intercept_service(
         self, continuation: Any, handler_call_details: grpc.HandlerCallDetails
@@ -43,22 +33,23 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
             # A refusal would be one of a method that a stranger has named: counted and logged.
             return None
         if details.method == OPEN_METHOD:
-            return self._strangers.bounded(handler)
-        if self._authenticator.required:
+            return self._one_message.bounded(handler, lambda _: None)
+        if self._admission.authenticator.required:
             try:
-                self._authenticator.sent(details.invocation_metadata or ())
+                self._admission.authenticator.sent(details.invocation_metadata or ())
             except Unauthenticated as error:
                 return self._refusing(error)
-        return handler
+        if handler.request_streaming:
+            # Admitted before its first message, and given up if none comes.
+            return handler
+        lasts = details.method == LASTING_METHOD
+        return self._one_message.bounded(handler, self._admission.tenant, lasts=lasts)
 
     def _refusing(self, error: Unauthenticated) -> Any:
-        async def refuse(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-            self._refusals.note(error.refusal, context.peer(), time.monotonic())
-            status = to_status(error)
-            if (call := current_call()) is not None:
-                name_request(status, call.request_id)
-            await context.abort_with_status(rpc_status.to_status(status))
+        async def answer(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            self._admission.refusals.note(error.refusal, context.peer(), time.monotonic())
+            await refuse(context, error)
 
         # Of whatever kind the method is: handlers of streams alone get no message that they
         # do not ask for, and a refused caller may send as many as it likes.
-        return grpc.stream_stream_rpc_method_handler(refuse)
+        return grpc.stream_stream_rpc_method_handler(answer)
