@@ -47,7 +47,8 @@ async def serving(
     """A server whose decoder takes its time."""
     pool = stories("--step-s", str(STEP_S))
     folder = tmp_path_factory.mktemp("outcomes")
-    async with generating(folder, pool, tracing={"endpoint": collector.endpoint}) as serving:
+    tracing = {"endpoint": collector.endpoint, "lookup_ratio": 1.0}
+    async with generating(folder, pool, tracing=tracing) as serving:
         yield serving
 
 
@@ -177,7 +178,7 @@ async def test_a_broken_document(serving: Serving, collector: Collector) -> None
 
 async def test_a_fault_of_the_server(collector: Collector, tmp_path: Path) -> None:
     """The file of a document is cut, which nothing foresees."""
-    tracing = {"endpoint": collector.endpoint}
+    tracing = {"endpoint": collector.endpoint, "lookup_ratio": 1.0}
     async with generating(tmp_path, stories(), tracing=tracing) as broken:
         stored = await store(broken.documents, TEXT.encode())
         library = broken.server.application.library

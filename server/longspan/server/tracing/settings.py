@@ -23,3 +23,10 @@ class TracingSettings(BaseModel):
         description="share of the traces recorded that begin here; a caller's own trace is "
         "recorded if the caller records it",
     )
+    lookup_ratio: float = Field(
+        default=0.05,
+        ge=0.0,
+        le=1.0,
+        description="share of those again for calls that compute nothing (get, list and read "
+        "documents, statistics), for which a span is much of the work",
+    )

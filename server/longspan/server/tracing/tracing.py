@@ -36,7 +36,7 @@ class Tracing:
         if settings.endpoint is None:
             yield cls(NoOpTracer(), None)
             return
-        export = _export(settings.endpoint, settings.sample_ratio)
+        export = _export(settings.endpoint, settings)
         try:
             yield cls(export.tracer, export)
         finally:
@@ -58,12 +58,13 @@ class Tracing:
         return 0 if self._export is None else self._export.dropped
 
 
-def _export(endpoint: str, sample_ratio: float) -> SpanExport:
+def _export(endpoint: str, settings: TracingSettings) -> SpanExport:
     # Imported here, so that a server without tracing does without the SDK.
-    from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
-
     from longspan.otlp.export import SpanExport
+    from longspan.server.tracing.sampler import sampler
 
     return SpanExport(
-        endpoint, service="longspan-server", sampler=ParentBasedTraceIdRatio(sample_ratio)
+        endpoint,
+        service="longspan-server",
+        sampler=sampler(settings.sample_ratio, settings.lookup_ratio),
     )
