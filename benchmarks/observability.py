@@ -2,9 +2,10 @@
 
     python -m benchmarks observability
 
-Servers with a tiny random decoder run side by side, and take turns in every round. Metrics are
-scraped once a second, which is more often than anybody does; traces go to a collector that takes
-and forgets them.
+Three servers with a tiny random decoder run side by side and are given the same work in turns, one
+piece each, so that whatever else the machine does meets all of them alike. Metrics are scraped
+every 15 s, as by the PodMonitor in k8s/; traces go to a collector that takes and forgets them.
+CPU seconds are those of a server and its workers, up to when its last spans are out.
 """
 
 from __future__ import annotations
@@ -15,128 +16,187 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import median, stdev
+
+import psutil
 
 from benchmarks.generation_models import TINY, write_model
 from benchmarks.generation_overlap import Texts
-from benchmarks.server_process import server_process
+from benchmarks.server_process import NO_RESULTS, RunningServer, running
 from benchmarks.span_sink import span_sink
-from longspan.client import AsyncClient, Generation
-from longspan.server.config import Config
+from longspan.client import Ask, AsyncClient, Generation
 
-ROUNDS = 8
-LOOKUPS, SHORT, LANES = 600, 48, 8
-SHORT_TOKENS, LONG_BYTES = 300, 16 << 20
-SCRAPE_S = 1.0
-GREEDY = Generation(max_tokens=8, temperature=0)
+PARTS = 10
+"""Of a measurement; how they differ is its error."""
+WARM_UP = 5
+SHORT_TOKENS, NEW_TOKENS, LONG_BYTES = 300, 4000, 32 << 20
+SHORT_ANSWER, ANSWER = (Generation(max_tokens=count, temperature=0) for count in (8, 32))
+SCRAPE_S = 15.0
+LAST_SPANS_S = 1.3
+"""Until a batch that is not full has been sent."""
 FLAGS = ("--encoder", "none", "--kv-memory", "256MiB", "--kv-disk", "0", "--dtype", "float32")
-Work = Callable[[AsyncClient, str, int], Awaitable[float]]
 
 
-async def in_lanes(count: int, one: Callable[[int], Awaitable[object]]) -> float:
-    """How many a second, of so many, a few at a time."""
-    numbers = iter(range(count))
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who gives one server its work.
 
-    async def lane() -> None:
-        for number in numbers:
-            await one(number)
+    Attributes:
+        document: a short one that is stored and whose pages are there.
+        prose: of a new document.
+    """
 
-    started = time.perf_counter()
-    await asyncio.gather(*(lane() for _ in range(LANES)))
-    return count / (time.perf_counter() - started)
+    client: AsyncClient
+    document: str
+    prose: bytes
 
+    async def look_up(self, number: int) -> None:
+        """A call that does next to nothing."""
+        await self.client.get(self.document)
 
-async def look_up(client: AsyncClient, document: str, round_: int) -> float:
-    """Calls a second that do next to nothing."""
-    return await in_lanes(LOOKUPS, lambda _: client.get(document))
-
-
-async def ask(client: AsyncClient, document: str, round_: int) -> float:
-    """Answers a second of 8 tokens each, about a document whose pages are there."""
-
-    async def one(number: int) -> None:
-        async with client.ask(document, f"What of {number}?", generation=GREEDY) as stream:
+    async def ask(self, number: int) -> None:
+        """An answer of 8 tokens."""
+        question = f"What of {number}?"
+        async with self.client.ask(self.document, question, generation=SHORT_ANSWER) as stream:
             await stream.result()
 
-    return await in_lanes(SHORT, one)
+    async def read(self, number: int) -> None:
+        """A new document, streamed up and read, and an answer of 32 tokens."""
+        data = f"Document {number}.\n".encode() + self.prose
+        async with self.client.analyze(data, Ask("What of it?", generation=ANSWER)) as stream:
+            await stream.result()
+
+    async def upload(self, number: int) -> None:
+        """A long document that nobody reads."""
+        line = f"Upload {number}: the quick brown fox jumps over the lazy dog, again and again.\n"
+        data = (line.encode() * (LONG_BYTES // len(line) + 1))[:LONG_BYTES]
+        await self.client.delete((await self.client.upload(data)).document_id)
 
 
-async def upload(client: AsyncClient, document: str, round_: int) -> float:
-    """Megabytes a second of one long upload."""
-    line = f"Round {round_}: the quick brown fox jumps over the lazy dog, again and again.\n"
-    data = (line.encode() * (LONG_BYTES // len(line) + 1))[:LONG_BYTES]
-    started = time.perf_counter()
-    await client.delete((await client.upload(data)).document_id)
-    return len(data) / 1e6 / (time.perf_counter() - started)
+Work = Callable[[Caller, int], Awaitable[None]]
 
-
-WORK: Mapping[str, Work] = {
-    "look-ups a second": look_up,
-    "short answers a second": ask,
-    "long upload MB/s": upload,
+WORK: Mapping[str, tuple[Work, int]] = {
+    "new document of 4,000 tokens, answer of 32": (Caller.read, 100),
+    "upload of 32 MiB": (Caller.upload, 200),
+    "look-up": (Caller.look_up, 8000),
+    "answer of 8 tokens by a tiny model": (Caller.ask, 1500),
 }
+"""Kinds of work, and how often each server does it."""
 
 
-def variants(metrics_port: int, collector: str) -> dict[str, Sequence[str]]:
-    """Flags of each server, by its column; traces only where this version has them."""
-    metrics = ("--metrics.listen", f"127.0.0.1:{metrics_port}")
-    found: dict[str, Sequence[str]] = {"off": (), "metrics": metrics}
-    if "tracing" in Config.model_fields:
-        port = ("--metrics.listen", f"127.0.0.1:{free_port()}")
-        found["metrics and traces"] = (*port, "--tracing.endpoint", collector)
+def variants(scraped: Sequence[int], collector: str) -> dict[str, Sequence[str]]:
+    """Flags of each server, by its column."""
+    one, other = (("--metrics.listen", f"127.0.0.1:{port}") for port in scraped)
+    return {
+        "off": (),
+        "metrics": one,
+        "metrics and traces": (*other, "--tracing.endpoint", collector),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one server did of one kind of work.
+
+    Attributes:
+        times_s: of each piece.
+    """
+
+    times_s: Sequence[float]
+    cpu_s: float
+
+
+async def measure(servers: Mapping[str, RunningServer]) -> dict[str, dict[str, Figures]]:
+    """All figures, by work and server."""
+    callers = {name: await caller(server) for name, server in servers.items()}
+    found = {}
+    for title, (work, count) in WORK.items():
+        for one in callers.values():
+            for number in range(WARM_UP):
+                await work(one, -1 - number)
+        before = {name: cpu_s(server.process) for name, server in servers.items()}
+        times = await in_turns(callers, work, count)
+        await asyncio.sleep(LAST_SPANS_S)
+        found[title] = {
+            name: Figures(times[name], cpu_s(server.process) - before[name])
+            for name, server in servers.items()
+        }
+    for one in callers.values():
+        await one.client.close()
     return found
 
 
-async def measure(ports: Mapping[str, int]) -> dict[tuple[str, str], list[float]]:
-    """All figures of all rounds, by work and variant."""
-    figures: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-    names = list(ports)
-    clients = {name: AsyncClient(f"127.0.0.1:{port}") for name, port in ports.items()}
-    documents = {}
-    for name, client in clients.items():
-        stored = await client.upload(Texts().take(SHORT_TOKENS))
-        documents[name] = stored.document_id
-        for work in WORK.values():  # to warm up
-            await work(client, documents[name], -1)
-    for round_ in range(ROUNDS):
-        turn = round_ % len(names)
-        for title, work in WORK.items():
-            for name in (*names[turn:], *names[:turn]):
-                figures[title, name].append(await work(clients[name], documents[name], round_))
-    for client in clients.values():
-        await client.close()
-    return figures
+async def caller(server: RunningServer) -> Caller:
+    """Store a short document."""
+    client, texts = AsyncClient(server.target), Texts()
+    stored = await client.upload(texts.take(SHORT_TOKENS))
+    return Caller(client, stored.document_id, texts.take(NEW_TOKENS))
 
 
-def rows_of(
-    figures: Mapping[tuple[str, str], list[float]], names: Sequence[str]
-) -> list[dict[str, object]]:
-    """Medians, and of each round's ratio to the one without too."""
+async def in_turns(callers: Mapping[str, Caller], work: Work, count: int) -> dict[str, list[float]]:
+    """Seconds of each piece of work; who comes first changes."""
+    names = list(callers)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(count):
+        turn = number % len(names)
+        for name in (*names[turn:], *names[:turn]):
+            started = time.perf_counter()
+            await work(callers[name], number)
+            times[name].append(time.perf_counter() - started)
+    return times
+
+
+def cpu_s(process: psutil.Process) -> float:
+    """CPU seconds of a server and its workers so far."""
+    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    return float(sum(one.user + one.system for one in times))
+
+
+def rows_of(found: Mapping[str, Mapping[str, Figures]]) -> list[dict[str, object]]:
+    """Median times and CPU seconds, beside those of the server that is not watched."""
     rows = []
-    for title in WORK:
-        off = figures[title, "off"]
-        row: dict[str, object] = {"work": title, "rounds": len(off), "off": round(median(off), 1)}
-        for name in names[1:]:
-            ratios = [on / without for on, without in zip(figures[title, name], off, strict=True)]
-            row[name] = round(median(figures[title, name]), 1)
-            row[f"{name} / off"] = round(median(ratios), 3)
-            row[f"{name}: least, most"] = f"{min(ratios):.3f}, {max(ratios):.3f}"
-        rows.append(row)
+    for title, figures in found.items():
+        off = figures["off"]
+        count = len(off.times_s)
+        for name, on in figures.items():
+            rows.append(
+                {
+                    "work": title,
+                    "times": count,
+                    "watched by": "nobody" if name == "off" else name,
+                    "median ms": round(1000 * median(on.times_s), 3),
+                    "time / off": round(median(on.times_s) / median(off.times_s), 4),
+                    "error": round(error_of(on.times_s, off.times_s), 4),
+                    "CPU ms each": round(1000 * on.cpu_s / count, 3),
+                    "CPU / off": round(on.cpu_s / off.cpu_s, 4),
+                }
+            )
     return rows
 
 
+def error_of(on: Sequence[float], off: Sequence[float]) -> float:
+    """The standard error of the ratio of medians, from those of its parts."""
+    size = len(on) // PARTS
+    ratios = [
+        median(on[at : at + size]) / median(off[at : at + size])
+        for at in range(0, size * PARTS, size)
+    ]
+    return stdev(ratios) / PARTS**0.5
+
+
 @contextmanager
-def scraping(port: int) -> Iterator[None]:
-    """Scrape as Prometheus would, but more often."""
+def scraping(ports: Sequence[int]) -> Iterator[None]:
+    """Scrape as Prometheus does."""
     done = threading.Event()
 
     def scrape() -> None:
         while not done.wait(SCRAPE_S):
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read()
+            for port in ports:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read()
 
     thread = threading.Thread(target=scrape)
     thread.start()
@@ -155,16 +215,17 @@ def free_port() -> int:
 
 
 def main() -> list[dict[str, object]]:
-    """Run the measurement; one row a kind of work."""
+    """Run the measurement; a row for each kind of work and server."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         model = ("--model", str(write_model(TINY, Path(folder))), *FLAGS)
-        metrics_port = free_port()
-        flags = variants(metrics_port, stack.enter_context(span_sink()))
-        ports = {
-            name: stack.enter_context(server_process(*model, *more)) for name, more in flags.items()
+        scraped = (free_port(), free_port())
+        flags = variants(scraped, stack.enter_context(span_sink()))
+        servers = {
+            name: stack.enter_context(running(*NO_RESULTS, *model, *more))
+            for name, more in flags.items()
         }
-        stack.enter_context(scraping(metrics_port))
-        return rows_of(asyncio.run(measure(ports)), list(ports))
+        stack.enter_context(scraping(scraped))
+        return rows_of(asyncio.run(measure(servers)))
 
 
 if __name__ == "__main__":
