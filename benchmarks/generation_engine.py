@@ -86,9 +86,8 @@ class Driver:
 def decoder(folder: str, dtype: str, device: str, *flags: str) -> Served:
     """Load a decoder as the server's worker does, from the same command line."""
     command = ["--role", "decoder", "--model", folder, "--dtype", dtype, "--device", device]
-    options = vars(parse([*command, "--socket", "unused", *flags]))
-    options.pop("watch_stdin")
-    return serve_decoder(WorkerOptions(**options))
+    parsed = parse([*command, "--socket", "unused", *flags])
+    return serve_decoder(WorkerOptions.of(vars(parsed)))
 
 
 def start(arguments: Sequence[str]) -> Engine:

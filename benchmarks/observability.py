@@ -11,6 +11,7 @@ CPU seconds are those of a server and its workers, up to when its last spans are
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import tempfile
 import threading
@@ -153,7 +154,8 @@ async def in_turns(callers: Mapping[str, Caller], work: Work, count: int) -> dic
 def cpu_s(process: psutil.Process) -> float:
     """CPU seconds of a server and its workers so far."""
     times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
-    return float(sum(one.user + one.system for one in times))
+    total: float = sum(one.user + one.system for one in times)
+    return total
 
 
 def rows_of(found: Mapping[str, Mapping[str, Figures]]) -> list[dict[str, object]]:
@@ -185,7 +187,7 @@ def error_of(on: Sequence[float], off: Sequence[float]) -> float:
         median(on[at : at + size]) / median(off[at : at + size])
         for at in range(0, size * PARTS, size)
     ]
-    return stdev(ratios) / PARTS**0.5
+    return stdev(ratios) / math.sqrt(PARTS)
 
 
 @contextmanager

@@ -43,7 +43,11 @@ class EngineProcess:
             cwd=REPOSITORY,
             env=environment,
         )
-        self._reply()
+        try:
+            self._reply()
+        except EngineFailed:
+            self.close()
+            raise
 
     def __enter__(self) -> EngineProcess:
         return self

@@ -118,6 +118,12 @@ class Model(RuleBasedStateMachine):
             entries, total = expected.get((tenant, subject), (0, 0))
             expected[tenant, subject] = (entries + 1, total + size)
         assert found == expected
+        for tenant, subject in expected:
+            [one] = self.store.subjects(tenant, [subject, "none such"])
+            assert (one.tenant, one.subject) == (tenant, subject)
+            assert (one.entries, one.bytes) == expected[tenant, subject]
+            others = [s.subject for s in self.store.subjects(tenant) if s.subject != subject]
+            assert [s.subject for s in self.store.subjects(tenant, others)] == others or not others
 
     @invariant()
     def agrees(self) -> None:

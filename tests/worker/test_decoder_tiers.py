@@ -256,6 +256,10 @@ async def test_who_asks_is_told_what_lies_where(
                 await sequences.ask(inventory=pb.Inventory(request_id=4, tenant="other"))
             ).holdings
             assert {h.subject for h in one.holdings} == {"doc_2"}
+            named = pb.Inventory(request_id=9, tenant="tenant", subjects=["doc_1", "doc_2"])
+            [told] = (await sequences.ask(inventory=named)).holdings.holdings
+            told.age_s = mine.age_s
+            assert told == mine
             verified = (await sequences.ask(verify=pb.Verify(request_id=5))).verified
             assert (verified.checked, verified.damaged) == (holdings.stats.disk_pages, 0)
             forget = pb.Forget(request_id=6, tenant="tenant", subject="doc_1")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Collection
 from dataclasses import dataclass
 
+from longspan.blobstore.rows import whose
 from longspan.blobstore.schema import READY
 
 _PAGE = 1024
@@ -51,12 +54,22 @@ def blobs(
     return [Blob(*values) for _, *values in found], found[-1][0] if found else None
 
 
-def subjects(connection: sqlite3.Connection, tenant: str | None) -> list[Subject]:
-    """Sums, in the order of their names. Raises sqlite3.Error."""
+def subjects(
+    connection: sqlite3.Connection, tenant: str | None, named: Collection[str]
+) -> list[Subject]:
+    """Sums of some subjects, or all where none is named, in the order of their names.
+
+    Raises:
+        sqlite3.Error: the index cannot be read.
+    """
+    condition, values = whose(tenant, None)
+    if named:
+        condition += " AND subject IN (SELECT value FROM json_each(?))"
+        values.append(json.dumps(list(named)))
     found = connection.execute(
         "SELECT tenant, subject, COUNT(*), SUM(bytes), MAX(used_s), SUM(hits) FROM blobs"
-        " WHERE state = ?1 AND (?2 IS NULL OR tenant = ?2)"
+        f" WHERE {condition} AND state = {READY}"
         " GROUP BY tenant, subject ORDER BY tenant, subject",
-        (READY, tenant),
+        values,
     )
     return [Subject(*values) for values in found]

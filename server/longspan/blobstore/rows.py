@@ -84,7 +84,7 @@ class Rows:
 
     def by_rank(self, tenant: str | None = None) -> Iterator[Row]:
         """Blobs that can be read, lowest rank first; the index must not change meanwhile."""
-        condition, values = _whose(tenant, None)
+        condition, values = whose(tenant, None)
         cursor = self._connection.execute(
             f"SELECT id, key, bytes, rank FROM blobs WHERE {_READY} AND {condition} ORDER BY rank",
             values,
@@ -119,7 +119,7 @@ class Rows:
 
         They free their keys at once, their bytes when their writers come back.
         """
-        condition, values = _whose(tenant, subject)
+        condition, values = whose(tenant, subject)
         self._connection.execute(
             f"UPDATE blobs SET state = ?, key = randomblob(32) WHERE state = ? AND {condition}",
             (CANCELLED, PENDING, *values),
@@ -133,7 +133,7 @@ class Rows:
 
     def some_keys(self, tenant: str | None, subject: str | None, limit: int) -> list[bytes]:
         """A few of the keys, of a tenant or subject, that can be read."""
-        condition, values = _whose(tenant, subject)
+        condition, values = whose(tenant, subject)
         found = self._connection.execute(
             f"SELECT key FROM blobs WHERE {_READY} AND {condition} LIMIT ?", (*values, limit)
         )
@@ -224,7 +224,8 @@ class Rows:
         return found
 
 
-def _whose(tenant: str | None, subject: str | None) -> tuple[str, list[object]]:
+def whose(tenant: str | None, subject: str | None) -> tuple[str, list[object]]:
+    """A condition that the index on tenants and subjects serves, and its values; None is all."""
     if tenant is None:
         return "1", []
     if subject is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -183,13 +183,13 @@ class BlobStore:
                 return
             yield from page
 
-    def subjects(self, tenant: str | None = None) -> list[Subject]:
-        """The same, summed up by tenant and subject."""
+    def subjects(self, tenant: str | None = None, named: Collection[str] = ()) -> list[Subject]:
+        """The same, summed up by tenant and subject; only those that are named, if any are."""
         try:
             with suppress(*TROUBLE):
                 self._tell_uses()
             with self._index.reading() as connection:
-                return subjects(connection, tenant)
+                return subjects(connection, tenant, named)
         except TROUBLE:
             self._counters.io_error()
             return []

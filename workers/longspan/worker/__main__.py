@@ -105,9 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = vars(parse(argv))
     os.umask(0o077)
     one_arena()
-    log_to_stderr(options.pop("log_level"))
-    watch_stdin = options.pop("watch_stdin")
-    if watch_stdin:
+    log_to_stderr(options["log_level"])
+    if options["watch_stdin"]:
         from longspan.worker.parent import die_with_parent
 
         die_with_parent()
@@ -115,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with loading():  # a torch that cannot be imported will not be importable next time
             from longspan.worker.options import WorkerOptions
             from longspan.worker.process import run_worker
-        run_worker(WorkerOptions(**options))
+        run_worker(WorkerOptions.of(options))
     except StartFailure as failure:
         if isinstance(failure, UnforeseenFailure):
             traceback.print_exception(failure.__cause__)

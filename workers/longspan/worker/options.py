@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +31,8 @@ class WorkerOptions:
     kv_disk_floor: int = 0
     kv_disk_share: float = 1.0
     tracing_endpoint: str | None = None
+
+    @classmethod
+    def of(cls, parsed: Mapping[str, Any]) -> Self:
+        """The options among all that the command line says."""
+        return cls(**{field.name: parsed[field.name] for field in fields(cls)})

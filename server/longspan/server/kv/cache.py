@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from longspan.internal.v1 import worker_service_pb2 as pb
@@ -54,9 +54,16 @@ class KvCache:
         self._dispatcher = dispatcher
         self._verifying = asyncio.Lock()
 
-    async def holdings(self, tenant: Tenant) -> Mapping[Subject, Held] | None:
-        """Where the pages of a tenant's subjects lie; None where a worker does not answer."""
-        answers = (await self._ask_all(inventory(tenant), GLANCE_S)).values()
+    async def holdings(
+        self, tenant: Tenant, subjects: Sequence[Subject]
+    ) -> Mapping[Subject, Held] | None:
+        """Where the pages of some of a tenant's subjects lie; None where a worker does not answer.
+
+        Args:
+            subjects: at least one.
+        """
+        assert subjects, "none would mean all"
+        answers = (await self._ask_all(inventory(tenant, subjects), GLANCE_S)).values()
         told = [answer.holdings for answer in answers if answer is not None]
         return by_subject(told, tenant) if told and len(told) == len(answers) else None
 

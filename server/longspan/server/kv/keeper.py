@@ -124,8 +124,12 @@ def forget(tenant: Tenant, subject: Subject) -> Question:
     )
 
 
-def inventory(tenant: str) -> Question:
-    """What a tenant's pages are of, and where they lie; of all tenants where the name is empty."""
+def inventory(tenant: str, subjects: Sequence[Subject] = ()) -> Question:
+    """What a tenant's pages are of, and where they lie; of all tenants where the name is empty.
+
+    Args:
+        subjects: which to tell of; none: all.
+    """
     return lambda request_id: pb.ExecuteRequest(
-        inventory=pb.Inventory(request_id=request_id, tenant=tenant)
+        inventory=pb.Inventory(request_id=request_id, tenant=tenant, subjects=subjects)
     )

@@ -109,13 +109,14 @@ class DocumentService(document_service_pb2_grpc.DocumentServiceServicer):
     ) -> list[document_pb2.Document]:
         """Documents, and where their KV pages lie if the workers tell soon."""
         held = None
-        if self._app.kv is not None and documents:
-            held = await self._app.kv.holdings(call.tenant)
+        subjects = [Subject(document.document_id) for document in documents]
+        if self._app.kv is not None and subjects:
+            held = await self._app.kv.holdings(call.tenant, subjects)
         if held is None:
             return [translate.document(document) for document in documents]
         return [
-            translate.document(document, held.get(Subject(document.document_id), Held()))
-            for document in documents
+            translate.document(document, held.get(subject, Held()))
+            for document, subject in zip(documents, subjects, strict=True)
         ]
 
     async def _upload_and_tell(

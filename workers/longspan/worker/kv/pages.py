@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from longspan.worker.kv.chain import PageKey
 from longspan.worker.kv.label import Label
+from longspan.worker.kv.subjects import Name, Subjects
 
 PageId = int
 
@@ -90,6 +91,7 @@ class PageTable:
         self._key_of: dict[PageId, PageKey] = {}
         self._page_of: dict[PageKey, PageId] = {}
         self._known: dict[PageId, Known] = {}
+        self._subjects: Subjects[PageId] = Subjects()
 
     @property
     def free(self) -> int:
@@ -170,17 +172,24 @@ class PageTable:
         self._key_of[page] = key
         self._page_of[key] = page
         self._known[page] = Known(label)
+        self._subjects.add(label, page)
         return True
 
-    def known(self) -> Iterable[Known]:
-        """What is known of the pages that a key may find."""
-        return self._known.values()
+    def known(
+        self, tenant: str, subjects: Collection[str] = ()
+    ) -> Iterator[tuple[Name, list[Known]]]:
+        """What is known of pages that a key may find, subject by subject; of all of a tenant's
+        where none is named, of all tenants' where the tenant's name is empty."""
+        for name, pages in self._subjects.chosen(tenant, subjects):
+            yield name, [self._known[page] for page in pages]
 
     def rename(self, tenant: str, old: str, new: str) -> None:
         """A subject has another name from now on."""
-        for known in self._known.values():
-            if known.label.belongs(tenant, old):
-                known.label = replace(known.label, subject=new)
+        for page in self._subjects.belonging(tenant, old):
+            known = self._known[page]
+            self._subjects.remove(known.label, page)
+            known.label = replace(known.label, subject=new)
+            self._subjects.add(known.label, page)
 
     def forget(self, tenant: str, subject: str) -> int:
         """No key finds a tenant's pages of this subject any more; empty names mean all.
@@ -188,7 +197,7 @@ class PageTable:
         Returns:
             How many pages.
         """
-        pages = [p for p, known in self._known.items() if known.label.belongs(tenant, subject)]
+        pages = self._subjects.belonging(tenant, subject)
         for page in pages:
             self._forget(page)
         return len(pages)
@@ -239,6 +248,13 @@ class PageTable:
         assert not ids & self._key_of.keys()
         assert {key: page for page, key in self._key_of.items()} == self._page_of
         assert self._known.keys() == self._key_of.keys()
+        labels = {page: known.label for page, known in self._known.items()}
+        for (tenant, subject), pages in self._subjects.chosen("", ()):
+            assert pages
+            for page in pages:
+                label = labels.pop(page)
+                assert (label.tenant, label.subject) == (tenant, subject)
+        assert not labels
 
     def _is_present(self, page: PageId, group: int) -> bool:
         return self._present[page][group]
@@ -279,13 +295,13 @@ class PageTable:
             key = self._key_of.pop(page, None)
             if key is not None:
                 del self._page_of[key]
-                del self._known[page]
+                self._subjects.remove(self._known.pop(page).label, page)
             heapq.heappush(self._free_ids, page)
 
     def _forget(self, page: PageId) -> None:
         """Nothing finds the page any more; what nobody holds of it is free."""
         del self._page_of[self._key_of.pop(page)]
-        del self._known[page]
+        self._subjects.remove(self._known.pop(page).label, page)
         for group in self.groups:
             if (page, group) in self._cached:
                 self._evict(page, group)

@@ -10,6 +10,7 @@ from queue import Empty, SimpleQueue
 
 from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.worker.kv.pages import PageTable
+from longspan.worker.kv.subjects import Name
 from longspan.worker.tiers.mover import Mover, logged
 
 
@@ -42,12 +43,10 @@ class Holdings:
 
     def inventory(self, request: pb.Inventory) -> None:
         """Ask what lies where; ``answers`` will have Holdings."""
-        found: dict[tuple[str, str], _Holding] = {}
-        for known in self._table.known():
-            if known.label.belongs(request.tenant, ""):
-                holding = found.setdefault((known.label.tenant, known.label.subject), _Holding())
-                holding.pool += 1
-                holding.hits += known.hits
+        found: dict[Name, _Holding] = {}
+        for name, pages in self._table.known(request.tenant, request.subjects):
+            hits = sum(known.hits for known in pages)
+            found[name] = _Holding(pool=len(pages), hits=hits)
         self._answer(lambda: self._holdings(request, found))
 
     def forget(self, request: pb.Forget) -> None:
@@ -98,10 +97,10 @@ class Holdings:
         self._answers.put(answer)
         self.wake()
 
-    def _holdings(self, request: pb.Inventory, found: dict[tuple[str, str], _Holding]) -> pb.Event:
+    def _holdings(self, request: pb.Inventory, found: dict[Name, _Holding]) -> pb.Event:
         stats = pb.TierStats(breaker="closed")
         if self._mover is not None:
-            self._look_below(self._mover, request.tenant, found)
+            self._look_below(self._mover, request, found)
             stats = self._stats(self._mover)
         now = time.time()
         holdings = [
@@ -122,15 +121,12 @@ class Holdings:
             holdings=pb.Holdings(request_id=request.request_id, holdings=holdings, stats=stats)
         )
 
-    def _look_below(
-        self, mover: Mover, tenant: str, found: dict[tuple[str, str], _Holding]
-    ) -> None:
-        for label in mover.lower.ram.labels():
-            if label.belongs(tenant, ""):
-                found.setdefault((label.tenant, label.subject), _Holding()).ram += 1
+    def _look_below(self, mover: Mover, request: pb.Inventory, found: dict[Name, _Holding]) -> None:
+        for name, parts in mover.lower.ram.counts(request.tenant, request.subjects).items():
+            found.setdefault(name, _Holding()).ram += parts
         if mover.lower.disk is None:
             return
-        for subject in mover.lower.disk.subjects(tenant or None):
+        for subject in mover.lower.disk.subjects(request.tenant or None, request.subjects):
             holding = found.setdefault((subject.tenant, subject.subject), _Holding())
             holding.disk += subject.entries
             holding.disk_bytes += subject.bytes

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import replace
 from threading import Lock
 
 from longspan.worker.kv.label import Label
+from longspan.worker.kv.subjects import Name, Subjects
 
 
 class RamTier:
@@ -19,6 +21,7 @@ class RamTier:
     def __init__(self, budget_bytes: int) -> None:
         self.budget_bytes = budget_bytes
         self._kept: OrderedDict[bytes, tuple[memoryview, Label]] = OrderedDict()
+        self._subjects: Subjects[bytes] = Subjects()
         self._bytes = 0
         self._lock = Lock()
 
@@ -49,21 +52,24 @@ class RamTier:
         with self._lock:
             self._remove(name)
             self._kept[name] = (data, label)
+            self._subjects.add(label, name)
             self._bytes += data.nbytes
             while self._bytes > self.budget_bytes:
                 self._remove(next(iter(self._kept)))
 
-    def labels(self) -> list[Label]:
-        """Of all that is kept."""
+    def counts(self, tenant: str, subjects: Collection[str] = ()) -> dict[Name, int]:
+        """Parts of a tenant's subjects; of all where none is named, of all tenants likewise."""
         with self._lock:
-            return [label for _, label in self._kept.values()]
+            return {name: len(of) for name, of in self._subjects.chosen(tenant, subjects)}
 
     def rename(self, tenant: str, old: str, new: str) -> None:
         """A subject has another name from now on."""
         with self._lock:
-            for name, (data, label) in self._kept.items():
-                if label.belongs(tenant, old):
-                    self._kept[name] = (data, replace(label, subject=new))
+            for name in self._subjects.belonging(tenant, old):
+                data, label = self._kept[name]
+                self._subjects.remove(label, name)
+                self._kept[name] = (data, replace(label, subject=new))
+                self._subjects.add(self._kept[name][1], name)
 
     def forget(self, tenant: str, subject: str) -> int:
         """Give up what is a tenant's, or of one subject of it; empty names mean all.
@@ -72,9 +78,7 @@ class RamTier:
             How many parts.
         """
         with self._lock:
-            names = [
-                name for name, (_, label) in self._kept.items() if label.belongs(tenant, subject)
-            ]
+            names = self._subjects.belonging(tenant, subject)
             for name in names:
                 self._remove(name)
             return len(names)
@@ -82,4 +86,5 @@ class RamTier:
     def _remove(self, name: bytes) -> None:
         found = self._kept.pop(name, None)
         if found is not None:
+            self._subjects.remove(found[1], name)
             self._bytes -= found[0].nbytes
