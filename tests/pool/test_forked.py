@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from pathlib import Path
 
 import psutil
@@ -75,6 +76,20 @@ async def test_without_a_template_a_worker_is_started_afresh(
     assert await process.wait() == 3
     assert (await process.reap()) == (3, "afresh")
     assert "started afresh" in caplog.text
+
+
+async def test_who_connects_and_says_nothing_keeps_nobody_waiting_for_long(
+    places: list[Path],
+) -> None:
+    """Nor does somebody who is gone before the template looks."""
+    silent, gone = (socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in "12")
+    with silent:
+        silent.connect(str(template_socket()))
+        gone.connect(str(template_socket()))
+        gone.close()
+        process = await forked(places[0], "/absent")
+        assert await process.wait() > 0
+        await process.reap()
 
 
 async def test_a_template_that_dies_costs_what_it_was_asked_for(tmp_path: Path) -> None:

@@ -84,6 +84,28 @@ async def test_leaving_early_cancels_in_the_queue_and_on_the_worker() -> None:
         await until(lambda: _in_flight(dispatcher) == 0, 1.0)
 
 
+async def test_what_a_worker_has_and_has_not_begun_waits() -> None:
+    """A worker takes more sequences than it computes at once; those are work that waits."""
+    slow = telling(stories("--step-s", "0.3", "--chunk", "1"))
+    async with slow as dispatcher, AsyncExitStack() as stack:
+        for number in range(3):
+            opened = dispatcher.open(request(), FOREVER, ids(*PROMPT[number:]))
+            (await stack.enter_async_context(opened)).seal(ids())
+        silent = await stack.enter_async_context(dispatcher.open(request(), FOREVER, ids()))
+        await until(lambda: _in_flight(dispatcher) == 4)
+        stats = dispatcher.stats()
+        assert (stats.queued_jobs, stats.unbegun_jobs) == (0, 3)
+        await asyncio.sleep(0.05)
+        assert dispatcher.stats().oldest_age_s > stats.oldest_age_s
+        await until(lambda: dispatcher.stats().unbegun_jobs == 0)
+        assert dispatcher.stats().oldest_age_s == 0
+        # What its client keeps back is no work that waits.
+        silent.append(ids(*PROMPT))
+        await until(lambda: dispatcher.stats().unbegun_jobs == 1, 1.0)
+        assert dispatcher.stats().oldest_age_s < 0.3
+        await until(lambda: dispatcher.stats().unbegun_jobs == 0)
+
+
 async def test_a_deadline_ends_a_sequence_wherever_it_is() -> None:
     """The deadline passes in the queue, while the prompt grows, and while text comes."""
     async with telling(stories("--step-s", "0.06", window_jobs=2)) as dispatcher:

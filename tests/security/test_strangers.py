@@ -20,6 +20,7 @@ from tests.pool.harness import until
 from tests.security.callers import KeysFile, methods, path_of, refusal
 from tests.security.http2 import answer, call_of
 from tests.security.test_api_keys import keyed
+from tests.support.collector import collecting
 from tests.support.tracing import request_id
 
 CHECK = "/grpc.health.v1.Health/Check"
@@ -78,6 +79,20 @@ async def test_metadata_that_is_no_text_is_not_quoted_in_the_log(tmp_path: Path)
         await until(lambda: "malformed" in server.log.read_text())
     assert keys.keys["a"] not in server.log.read_text()
     assert "Wombat" not in server.log.read_text()
+
+
+async def test_refused_calls_leave_no_span(tmp_path: Path) -> None:
+    """Also where the stranger says that its trace is recorded."""
+    with collecting() as collector:
+        tracing = {"endpoint": collector.endpoint, "lookup_ratio": 1.0}
+        async with keyed(tmp_path, tracing=tracing) as (running, file):
+            for _ in range(5):
+                await refusal(running.channel, UPLOAD, (TRACEPARENT,))
+            request = docs.ListDocumentsRequest()
+            await running.documents.ListDocuments(request, metadata=file.sent("a"))
+        assert [span.name for span in collector.spans] == [
+            "longspan.v1.DocumentService/ListDocuments"
+        ]
 
 
 async def test_a_refusal_names_its_request(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
@@ -30,6 +31,7 @@ class Batcher(SpanProcessor):
         exporter: called from the thread alone; shut down by ``close``.
         queue_spans: most that wait; one batch more may be under way.
         interval_s: how long a span waits for others.
+        unwanted: spans that are forgotten when they have ended, and not counted.
 
     Attributes:
         exported: spans that the collector took.
@@ -43,11 +45,13 @@ class Batcher(SpanProcessor):
         queue_spans: int = QUEUE_SPANS,
         batch_spans: int = BATCH_SPANS,
         interval_s: float = INTERVAL_S,
+        unwanted: Callable[[ReadableSpan], bool] = lambda _: False,
     ) -> None:
         self._exporter = exporter
         self._queue_spans = queue_spans
         self._batch_spans = batch_spans
         self._interval_s = interval_s
+        self._unwanted = unwanted
         self._waiting: deque[ReadableSpan] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -66,8 +70,8 @@ class Batcher(SpanProcessor):
         """Nothing: spans are sent when they have ended."""
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Take one span, if it is sampled and there is room."""
-        if not span.context.trace_flags.sampled:
+        """Take one span, if it is sampled and wanted, and there is room."""
+        if not span.context.trace_flags.sampled or self._unwanted(span):
             return
         with self._changed:
             if self._closing or len(self._waiting) >= self._queue_spans:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 import grpc
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.sampling import Sampler
 from opentelemetry.trace import Tracer
 
@@ -37,6 +37,7 @@ class SpanExport:
         service: name of this kind of process.
         sampler: decides which spans are recorded.
         attributes: of the process, beside its name, version and instance.
+        unwanted: see ``Batcher``.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class SpanExport:
         service: str,
         sampler: Sampler,
         attributes: Mapping[str, str | int] | None = None,
+        unwanted: Callable[[ReadableSpan], bool] = lambda _: False,
     ) -> None:
         self._batcher = Batcher(
             OTLPSpanExporter(
@@ -53,7 +55,8 @@ class SpanExport:
                 insecure=not endpoint.startswith("https://"),
                 timeout=EXPORT_TIMEOUT_S,
                 retryable_error_codes=NEVER_RETRIED,
-            )
+            ),
+            unwanted=unwanted,
         )
         self._provider = TracerProvider(
             sampler=sampler,

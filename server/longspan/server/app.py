@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from longspan.server.aio import cancel_and_wait, in_thread, raise_first
 from longspan.server.auth.opening import open_authenticator
@@ -20,7 +21,7 @@ from longspan.server.decoder.template import load_template
 from longspan.server.decoder.tokens import load_prompt_tokeniser
 from longspan.server.embedder import Embedder
 from longspan.server.encoders import tokenizer_path
-from longspan.server.errors import ConfigError, LongspanError, WorkersUnavailable
+from longspan.server.errors import ConfigError, LongspanError, ServingFailed, WorkersUnavailable
 from longspan.server.exposure import check_exposure
 from longspan.server.health import Health
 from longspan.server.index.indexes import Indexes
@@ -76,6 +77,7 @@ class Server:
         listener: Listener,
         config: Config,
         exporter: Exporter | None,
+        chores: Sequence[asyncio.Task[None]],
     ) -> None:
         self.application = application
         self.port = listener.port
@@ -83,14 +85,24 @@ class Server:
         self.metrics_port = None if exporter is None else exporter.port
         self._listener = listener
         self._config = config
+        self._chores = chores
 
     async def ended(self) -> None:
         """Wait until nobody is served any more; may be cancelled.
 
         Raises:
-            ServingFailed: without having been drained.
+            ServingFailed: without having been drained; or nobody does one of the chores any more.
         """
-        await self._listener.ended()
+        serving = asyncio.create_task(self._listener.ended())
+        try:
+            await asyncio.wait([serving, *self._chores], return_when=asyncio.FIRST_COMPLETED)
+            for chore in self._chores:
+                if chore.done():
+                    error = chore.exception()
+                    raise ServingFailed(f"{chore.get_name()} has ended: {error!r}") from error
+            await serving
+        finally:
+            await cancel_and_wait(serving)
 
     async def drain(self) -> None:
         """Refuse new calls, let running ones finish for ``drain_s``, then cut them.
@@ -160,17 +172,18 @@ async def running_server(
             metrics=metrics,
             tracing=tracing,
         )
+        chores: list[asyncio.Task[None]] = []
         if exporter is not None:
-            _sample(application, metrics, stack)
+            sampler = Sampler(application, metrics)
+            _beside("sampling of metrics", sampler.run(), chores, stack)
+            _beside("watch on the event loop", sampler.watch_lag(), chores, stack)
         if decoder is not None:
-            keeping = asyncio.create_task(Keeper(decoder.dispatcher, library).run())
-            stack.push_async_callback(cancel_and_wait, keeping)
-        sweeping = asyncio.create_task(_sweep(desk, config.limits.upload_lease_s))
-        stack.push_async_callback(cancel_and_wait, sweeping)
+            _beside("keeper of KV pages", Keeper(decoder.dispatcher, library).run(), chores, stack)
+        _beside("sweep of uploads", _sweep(desk, config.limits.upload_lease_s), chores, stack)
         listener = await Listener.start(config, application, health, credentials)
         stack.push_async_callback(application.admission.drain, UNWIND_S)
         stack.push_async_callback(listener.stop, 0.0)
-        server = Server(application, listener, config, exporter)
+        server = Server(application, listener, config, exporter, chores)
         health.serving()
         yield server
 
@@ -262,10 +275,15 @@ async def _export(config: Config, metrics: Metrics, stack: AsyncExitStack) -> Ex
     return exporter
 
 
-def _sample(application: Application, metrics: Metrics, stack: AsyncExitStack) -> None:
-    sampler = Sampler(application, metrics)
-    for watching in (sampler.run(), sampler.watch_lag()):
-        stack.push_async_callback(cancel_and_wait, asyncio.create_task(watching))
+def _beside(
+    name: str,
+    chore: Coroutine[Any, Any, None],
+    chores: list[asyncio.Task[None]],
+    stack: AsyncExitStack,
+) -> None:
+    """Run what never ends by itself, until the server is stopped."""
+    chores.append(asyncio.create_task(chore, name=name))
+    stack.push_async_callback(cancel_and_wait, chores[-1])
 
 
 async def _sweep(desk: UploadDesk, lease_s: float) -> None:

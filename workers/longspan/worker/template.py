@@ -25,6 +25,7 @@ from pathlib import Path
 
 REQUEST_BYTES = 1 << 16
 BACKLOG = 64
+PATIENCE_S = 1.0
 STDIN = 0
 
 
@@ -72,7 +73,12 @@ class Template:
                     self._bury(key.fd)
 
     def _fork(self, client: socket.socket) -> list[str] | None:
-        data, descriptors, _, _ = socket.recv_fds(client, REQUEST_BYTES, 2)
+        client.settimeout(PATIENCE_S)
+        try:
+            data, descriptors, _, _ = socket.recv_fds(client, REQUEST_BYTES, 2)
+        except OSError:  # gone, or silent: others wait meanwhile
+            data, descriptors = b"", []
+        client.settimeout(None)
         if len(descriptors) != 2:  # somebody who only looked whether we are here
             client.close()
             return None

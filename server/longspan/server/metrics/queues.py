@@ -11,7 +11,9 @@ class QueueMetrics:
 
     def __init__(self, families: Families) -> None:
         self._jobs = families.gauge(
-            "longspan_queue_jobs", "Jobs that wait for a worker; a request has one or more.", "role"
+            "longspan_queue_jobs",
+            "Jobs that no worker has, or that one has and has computed nothing of.",
+            "role",
         )
         self._tokens = families.gauge("longspan_queue_tokens", "Their tokens.", "role")
         self._age = families.gauge(
@@ -22,6 +24,6 @@ class QueueMetrics:
 
     def sample(self, role: str, stats: DispatcherStats) -> None:
         """A queue as it is now."""
-        self._jobs.labels(role).set(stats.queued_jobs)
-        self._tokens.labels(role).set(stats.queued_tokens)
+        self._jobs.labels(role).set(stats.unbegun_jobs)
+        self._tokens.labels(role).set(stats.unbegun_tokens)
         self._age.labels(role).set(stats.oldest_age_s)

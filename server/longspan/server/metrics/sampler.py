@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +14,8 @@ from longspan.server.metrics.metrics import Metrics
 from longspan.server.metrics.role import RoleMetrics
 from longspan.server.queue.stats import DispatcherStats
 from longspan.server.services.application import Application
+
+log = logging.getLogger(__name__)
 
 SAMPLE_S = 1.0
 TICK_S = 0.1
@@ -35,7 +38,11 @@ class Sampler:
     async def run(self) -> None:
         """Sample until cancelled."""
         while True:
-            await self.sample()
+            try:
+                await self.sample()
+            except Exception:
+                # The edge of a task: what is served goes on, and the next look may succeed.
+                log.exception("nothing sampled for metrics")
             await asyncio.sleep(SAMPLE_S)
 
     async def watch_lag(self) -> None:

@@ -181,6 +181,8 @@ class BaseDispatcher(ABC, Generic[W]):
 
     def stats(self) -> DispatcherStats:
         """A snapshot for metrics and leak checks."""
+        now = self._loop.time()
+        unbegun = dict(self._unbegun())
         return DispatcherStats(
             queued_jobs=len(self._queue),
             queued_tokens=self._queue.tokens,
@@ -191,7 +193,9 @@ class BaseDispatcher(ABC, Generic[W]):
             waiting=self._waiting,
             jobs=len(self._works),
             restarts=self._pool.restarts,
-            oldest_age_s=self._oldest_age_s(),
+            unbegun_jobs=len(unbegun),
+            unbegun_tokens=sum(self._works[job_id].job.cost_tokens for job_id in unbegun),
+            oldest_age_s=now - min(unbegun.values(), default=now),
             workers=self._pool.states,
         )
 
@@ -214,6 +218,10 @@ class BaseDispatcher(ABC, Generic[W]):
     @abstractmethod
     def _answered(self, worker: Worker, work: W, event: pb.Event) -> None:
         """An event of a job that the worker has came."""
+
+    def _unbegun(self) -> Iterator[tuple[JobId, float]]:
+        """Jobs of which nothing has been computed, and since when they wait."""
+        return ((one, since) for one, since in self._queued_s.items() if one in self._queue)
 
     def _lost(self, work: W, worker: Worker) -> None:
         """The worker of a job died; it is queued again if anybody waits for it."""
@@ -351,11 +359,6 @@ class BaseDispatcher(ABC, Generic[W]):
         self._healthy = self.ready
         if self._health_changed is not None:
             self._health_changed(self._healthy)
-
-    def _oldest_age_s(self) -> float:
-        now = self._loop.time()
-        waiting = (since for job_id, since in self._queued_s.items() if job_id in self._queue)
-        return now - min(waiting, default=now)
 
     def _request_order(self) -> Iterator[RequestId]:
         return (self._works[job_id].request.request_id for job_id in self._queue.order())

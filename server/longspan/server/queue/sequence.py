@@ -32,6 +32,7 @@ class Feed:
         waiting: an Append waits to be written; what comes meanwhile goes with it.
         prefilled: tokens that this worker says it has read.
         watched: somebody will look whether its client has gone on.
+        due_s: since when the worker could read something.
     """
 
     tokens: int
@@ -39,6 +40,7 @@ class Feed:
     waiting: bool = False
     prefilled: int = 0
     watched: bool = False
+    due_s: float = 0.0
 
     @property
     def readable(self) -> int:
@@ -56,6 +58,11 @@ class Feed:
     def idle(self) -> bool:
         """True while the worker has nothing to do for it."""
         return not self.sealed and self.prefilled >= self.readable
+
+    @property
+    def unbegun(self) -> bool:
+        """True while the worker has read nothing, and could."""
+        return not self.prefilled and not self.idle
 
 
 class Sequence:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -165,7 +165,7 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
     def _give(self, worker: Worker, work: Sequence, *, alone: bool) -> None:
         prompt = work.prompt
         given = min(len(prompt), MESSAGE_TOKENS)
-        work.feed = Feed(given, sealed=prompt.ends_at(given))
+        work.feed = Feed(given, sealed=prompt.ends_at(given), due_s=self._loop.time())
         self._homes.settle(work.pages, worker)
         command = open_command(
             work.job,
@@ -201,6 +201,8 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
         feed.waiting = False
         if sequence.feed is not feed or not sequence.waits:
             return None
+        if feed.idle:
+            feed.due_s = self._loop.time()
         prompt, start = sequence.prompt, feed.tokens
         feed.tokens = min(len(prompt), start + MESSAGE_TOKENS)
         feed.sealed = prompt.ends_at(feed.tokens)
@@ -267,6 +269,14 @@ class SequenceDispatcher(BaseDispatcher[Sequence]):
         self._quarantine.cleared(job_id)
         self._windows[worker].relieve(job_id)
         self._pump()
+
+    def _unbegun(self) -> Iterator[tuple[JobId, float]]:
+        """Those in the queue, and those that their worker has not come to."""
+        yield from super()._unbegun()
+        for job_id in (job_id for window in self._windows.values() for job_id in window.jobs):
+            work = self._works[job_id]
+            if work.waits and work.feed is not None and work.feed.unbegun:
+                yield job_id, work.feed.due_s
 
     def _lost(self, work: Sequence, worker: Worker) -> None:
         work.waiting.lost(worker.name)

@@ -24,7 +24,10 @@ class DispatcherStats:
         jobs: queued or in flight; includes cancelled ones a worker has not let go of.
         waiting: callers that have not returned.
         restarts: worker processes started in place of dead ones.
-        oldest_age_s: how long the job has waited that has waited longest since it was queued.
+        unbegun_jobs: queued, or in a worker's window where nothing of them has been computed though
+            there is something to compute.
+        unbegun_tokens: what these cost.
+        oldest_age_s: how long the one of these has waited that has waited longest.
         workers: processes that are ready, starting, and down.
     """
 
@@ -34,6 +37,8 @@ class DispatcherStats:
     jobs: int
     waiting: int
     restarts: int
+    unbegun_jobs: int = 0
+    unbegun_tokens: int = 0
     oldest_age_s: float = 0.0
     workers: Mapping[str, int] = field(default_factory=dict)
 

@@ -7,11 +7,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Self
 
+from grpc import StatusCode
 from opentelemetry.trace import NoOpTracer, Tracer
 
+from longspan.server.tracing import names
 from longspan.server.tracing.settings import TracingSettings
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
     from longspan.otlp.export import SpanExport
 
 CLOSE_S = 1.5
@@ -67,4 +71,11 @@ def _export(endpoint: str, settings: TracingSettings) -> SpanExport:
         endpoint,
         service="longspan-server",
         sampler=sampler(settings.sample_ratio, settings.lookup_ratio),
+        unwanted=_refused,
     )
+
+
+def _refused(span: ReadableSpan) -> bool:
+    """True for calls without a credential: anybody could fill the queue with their spans."""
+    code = (span.attributes or {}).get(names.RPC_RESPONSE_STATUS_CODE)
+    return code == StatusCode.UNAUTHENTICATED.name

@@ -11,6 +11,7 @@ from longspan.worker.attention.base import Attended
 from longspan.worker.attention.cpu_decode import DecodeRows, decode
 from longspan.worker.attention.cpu_prefill import PrefillChunk, prefill
 from longspan.worker.attention.cpu_selected import attend_pages
+from longspan.worker.attention.cpu_sliding import SlidingBlocks, attend_sliding, sliding_blocks
 from longspan.worker.attention.equal_lengths import Run, same_lengths
 from longspan.worker.attention.merge import merge
 from longspan.worker.attention.pool import LayerPages
@@ -35,12 +36,14 @@ class CpuPlan:
 
     Attributes:
         chunks: those with more than one query, each with its place in the packed row.
+        sliding: those that are taken together, likewise.
         decode: the others, together; None where there are none.
         decode_rows: their places in the packed row.
     """
 
     tokens: int
     chunks: list[tuple[slice, PrefillChunk]] = field(default_factory=list)
+    sliding: list[tuple[slice, SlidingBlocks]] = field(default_factory=list)
     decode: DecodeRows | None = None
     decode_rows: torch.Tensor | None = None
 
@@ -51,6 +54,11 @@ class CpuBackend:
     def plan(self, rows: AttentionRows, device: torch.device) -> CpuPlan:
         """See ``Backend.plan``."""
         offsets = rows.offsets.tolist()
+        sliding = [
+            (slice(offsets[blocks.first], offsets[blocks.last]), blocks)
+            for blocks in sliding_blocks(rows)
+        ]
+        together = {row for _, blocks in sliding for row in range(blocks.first, blocks.last)}
         chunks = [
             (
                 slice(offsets[index], offsets[index + 1]),
@@ -59,14 +67,14 @@ class CpuBackend:
                 ),
             )
             for index in range(len(rows.starts))
-            if rows.lengths[index] > 1
+            if rows.lengths[index] > 1 and index not in together
         ]
         single = [index for index in range(len(rows.starts)) if rows.lengths[index] == 1]
         if not single:
-            return CpuPlan(rows.tokens, chunks)
+            return CpuPlan(rows.tokens, chunks, sliding)
         tables = [rows.block_tables[index] for index in single]
         places = torch.tensor([offsets[index] for index in single])
-        return CpuPlan(rows.tokens, chunks, DecodeRows(rows.ends[single], tables), places)
+        return CpuPlan(rows.tokens, chunks, sliding, DecodeRows(rows.ends[single], tables), places)
 
     def attend(
         self,
@@ -78,13 +86,16 @@ class CpuBackend:
         window: int | None = None,
     ) -> Attended:
         """See ``Backend.attend``."""
-        if plan.decode is not None and not plan.chunks:
+        if plan.decode is not None and not (plan.chunks or plan.sliding):
             return decode(query, layer, plan.decode, scale=scale, window=window)
         out = query.new_empty(plan.tokens, query.shape[1], layer.values.shape[-1])
         lse = query.new_empty(plan.tokens, query.shape[1], dtype=torch.float32)
         for place, chunk in plan.chunks:
             done = prefill(query[place], layer, chunk, scale=scale, window=window)
             out[place], lse[place] = done
+        for place, blocks in plan.sliding:
+            assert window is None, "rows behind a window of tokens have no pages left out"
+            out[place], lse[place] = attend_sliding(query[place], layer, blocks, scale=scale)
         if plan.decode is not None:
             assert plan.decode_rows is not None
             rows = plan.decode_rows
