@@ -3,18 +3,19 @@
     python -m benchmarks attention
 
 Prefill goes chunk by chunk as in the engine, its keys being written and its pages selected;
-decode is one query over a stored sequence. All of a row are measured one after the other in one
-process. ``hybrid`` and ``hierarchical`` are the presets' layers from the first page on; the
-presets themselves run full attention up to 16k tokens.
+decode is one query over a stored sequence. The policies take turns in one process, and the ratio is
+the median of those of all rounds. ``hybrid`` and ``hierarchical`` are the presets' layers from the
+first page on; the presets themselves run full attention up to 16k tokens.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
+from statistics import median
 
 import numpy as np
 import torch
@@ -33,7 +34,9 @@ from longspan.worker.attention.zones import NO_ZONES, Zones
 HEADS, DIM = 8, 64
 SCALE = DIM**-0.5
 CHUNK = 1024
-PREFILLS = (8192, 32_768, 131_072)
+ROUNDS = {8192: 11, 32_768: 4, 131_072: 1}
+"""Of the prefills of each length."""
+DECODE_ROUNDS = 5
 DECODES = (8192, 32_768, 131_072)
 DECODED = 32
 CPU = torch.device("cpu")
@@ -92,14 +95,10 @@ class Sequence:
 
 def prefills() -> Iterator[Row]:
     """One row a length and policy."""
-    for tokens in PREFILLS:
+    for tokens in ROUNDS:
         sequence = Sequence(tokens)
-        rounds = 3 if tokens < 100_000 else 1
-        taken = {
-            name: quickest(partial(sequence.prefill, policy), rounds)
-            for name, policy in POLICIES.items()
-        }
-        yield from rows_of("prefill", tokens, taken, NO_ZONES)
+        works = {name: partial(sequence.prefill, policy) for name, policy in POLICIES.items()}
+        yield from rows_of("prefill", tokens, in_turns(works, ROUNDS[tokens]), NO_ZONES)
 
 
 def decodes() -> Iterator[Row]:
@@ -107,22 +106,26 @@ def decodes() -> Iterator[Row]:
     for tokens in DECODES:
         sequence = Sequence(tokens)
         sequence.prefill(POLICIES["hierarchical"])
-        taken = {
-            name: quickest(partial(sequence.decode, policy), 5) / DECODED
+        works = {
+            name: partial(sequence.decode, policy)
             for name, policy in POLICIES.items()
             if name != "hybrid preset"
         }
-        yield from rows_of("decode", tokens, taken, None)
+        yield from rows_of("decode", tokens, in_turns(works, DECODE_ROUNDS), None)
 
 
-def rows_of(work: str, tokens: int, taken: dict[str, float], zones: Zones | None) -> Iterator[Row]:
+def rows_of(
+    work: str, tokens: int, times: Mapping[str, list[float]], zones: Zones | None
+) -> Iterator[Row]:
     """The times beside the full one's."""
-    for name, seconds in taken.items():
+    steps = DECODED if zones is None else 1
+    for name, taken in times.items():
+        ratios = [full / own for full, own in zip(times["full"], taken, strict=True)]
         row: Row = {
             "work": f"{work} at {tokens}",
             "policy": name,
-            "ms": round(1000 * seconds, 2),
-            "full's time / its": round(taken["full"] / seconds, 2),
+            "ms": round(1000 * median(taken) / steps, 2),
+            "full's time / its": round(median(ratios), 2),
         }
         if zones is not None:
             policy = ModelPolicy(name, (POLICIES[name],))
@@ -130,14 +133,16 @@ def rows_of(work: str, tokens: int, taken: dict[str, float], zones: Zones | None
         yield row
 
 
-def quickest(work: Callable[[], object], rounds: int) -> float:
-    """Seconds of the quickest of some rounds, after a first one where there are several."""
-    times = []
-    for _ in range(rounds + (rounds > 1)):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return min(times)
+def in_turns(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each work in each round, after a first one where there are several."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(rounds + (rounds > 1)):
+        for name, work in works.items():
+            started = time.perf_counter()
+            work()
+            if number or rounds == 1:
+                times[name].append(time.perf_counter() - started)
+    return times
 
 
 @torch.inference_mode()
