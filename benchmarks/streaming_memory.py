@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -77,6 +78,7 @@ async def stream(port: int, policy: str, text: bytes) -> list[Row]:
             while left and reached >= left[0]:
                 rows.append({"policy": policy, "tokens": left.pop(0)})
                 rows[-1]["peak MiB"] = round(peak_bytes(port) / MIB, 1)
+                print(rows[-1], file=sys.stderr, flush=True)
     full = TOKENS * TINY.kv_floats() * 4
     rows.append({"policy": policy, "tokens": "end", "kv MiB": round(held / MIB, 2)})
     rows[-1]["full attention would hold MiB"] = round(full / MIB, 1)

@@ -15,6 +15,9 @@ from typing import Any
 
 import torch
 
+ROWS_HINT = 16
+"""Rows that the arrangement is chosen for; any number may follow."""
+
 LEAST_ROWS = 4
 """Rows that fewer are padded to where nothing was measured."""
 
@@ -48,7 +51,7 @@ def measure_few_rows(dtype: torch.dtype, *, may_keep_plain: bool) -> FewRows:
     outputs, inputs = SIZES
     count = WEIGHTS_BYTES // (outputs * inputs * dtype.itemsize)
     plain = [torch.full(SIZES, 0.5, dtype=dtype) for _ in range(count)]
-    packed: list[Any] = [torch.ops.mkldnn._reorder_linear_weight(p, LEAST_ROWS) for p in plain]
+    packed: list[Any] = [torch.ops.mkldnn._reorder_linear_weight(p, ROWS_HINT) for p in plain]
     multiply: Any = torch.ops.mkldnn._linear_pointwise.default
 
     def run_packed(rows: int) -> Callable[[], object]:

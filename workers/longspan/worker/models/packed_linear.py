@@ -12,10 +12,7 @@ from typing import Any
 
 import torch
 
-from longspan.worker.models.few_rows import FewRows
-
-ROWS_HINT = 16
-"""Rows that the arrangement is chosen for; any number may follow."""
+from longspan.worker.models.few_rows import ROWS_HINT, FewRows
 
 ROWS_STEP = 64
 """oneDNN makes and keeps a kernel for every number of rows that it meets; so it meets few."""
