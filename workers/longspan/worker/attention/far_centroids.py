@@ -16,7 +16,7 @@ from longspan.worker.attention.base import Attended
 from longspan.worker.attention.centroids import Centroids
 from longspan.worker.attention.far_pages import NUMBERS, FarPages, Lane
 from longspan.worker.attention.layer_plan import SelectingRows
-from longspan.worker.attention.merge import joined
+from longspan.worker.attention.merge import joined, merge
 from longspan.worker.attention.pool import LayerPages
 
 
@@ -31,6 +31,7 @@ class FarCentroids:
         self, blocks: SelectingRows, device: torch.device, *, numbers: int = NUMBERS
     ) -> None:
         self._pages = FarPages(blocks, device, numbers=numbers)
+        self._numbers = numbers
 
     def attend(
         self, query: torch.Tensor, layer: LayerPages, selected: torch.Tensor | None, *, scale: float
@@ -44,7 +45,25 @@ class FarCentroids:
         assert known is not None
         kv_heads, _, parts, dim = known.keys.shape
         lanes = self._pages.tiles(heads=query.shape[1], width=kv_heads * dim, parts=parts)
-        return joined(_attend(query, known, lane, selected, scale) for lane in lanes)
+        return joined(self._merged(query, known, lane, selected, scale) for lane in lanes)
+
+    def _merged(
+        self,
+        query: torch.Tensor,
+        known: Centroids,
+        lane: Lane,
+        selected: torch.Tensor | None,
+        scale: float,
+    ) -> Attended:
+        """One tile, so many pages at a time that a long document takes no more memory."""
+        blocks, pages = lane.pages.shape
+        scores = blocks * lane.run.length * query.shape[1] * known.parts
+        step = max(1, self._numbers // scores)
+        whole = _attend(query, known, lane.part(0, min(step, pages)), selected, scale)
+        for first in range(step, pages, step):
+            part = lane.part(first, min(first + step, pages))
+            whole = merge([whole, _attend(query, known, part, selected, scale)])
+        return whole
 
 
 def _attend(
@@ -59,7 +78,9 @@ def _attend(
     scores = (rows @ keys.mT).add_(log(known.tokens))
     scores.masked_fill_(hidden[:, :, None], float("-inf"))
     lse = scores.logsumexp(-1)
-    out = scores.sub_(lse[..., None]).exp_() @ values
+    # A kv head may have none of these pages: its weights are 0 then, not 0 / 0.
+    finite = lse.clamp(min=torch.finfo(lse.dtype).min)
+    out = scores.sub_(finite[..., None]).exp_() @ values
     out = out.view(kv_heads, blocks, -1, run.length, out.shape[-1]).permute(1, 3, 0, 2, 4)
     lse = lse.view(kv_heads, blocks, -1, run.length).permute(1, 3, 0, 2)
     shape = tokens.shape[:2]

@@ -17,10 +17,7 @@ from longspan.worker.attention.layer_plan import SelectingRows
 from longspan.worker.attention.selection import run_of
 
 NUMBERS = 2**22
-"""Scores, and numbers of summaries, that several blocks write out at once: 16 MiB of each."""
-
-BLOCK_NUMBERS = 16
-"""How many times as many scores one block may write out: its summaries are read for each part."""
+"""Scores, and numbers of summaries, that are written out at once: 16 MiB of each."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +35,16 @@ class Lane:
     pages: torch.Tensor
     slice: slice | None
     counts: torch.Tensor
+
+    def part(self, first: int, last: int) -> Lane:
+        """The same blocks, but of their candidates the places [first, last) alone."""
+        run = self.slice
+        return Lane(
+            self.run,
+            self.pages[:, first:last],
+            None if run is None else slice(run.start + first, run.start + last),
+            (self.counts - first).clamp(0, last - first),
+        )
 
     def gathered(self, slots: torch.Tensor) -> torch.Tensor:
         """What is kept of the candidates, in float32.
@@ -79,7 +86,7 @@ class FarPages:
         self._lanes: dict[tuple[int, int, int], list[Lane]] = {}
 
     def tiles(self, *, heads: int, width: int, parts: int) -> list[Lane]:
-        """The blocks in tiles of bounded size; the same for all layers of one shape.
+        """The blocks in tiles of bounded size, or one by one; the same for all layers of a shape.
 
         Args:
             heads: of the query.
@@ -96,11 +103,9 @@ class FarPages:
             candidates = self._blocks.candidates[run.first : run.last]
             most = max(len(pages) for pages in candidates) * parts
             size = max(1, self._numbers // (most * max(heads * run.length, width)))
-            rows = max(1, BLOCK_NUMBERS * self._numbers // (most * heads))
             for first in range(run.first, run.last, size):
                 at = run.query + (first - run.first) * run.length
-                tile = Run(first, min(first + size, run.last), at, run.length)
-                yield from map(self._lane, _parts(tile, rows) if size == 1 else [tile])
+                yield self._lane(Run(first, min(first + size, run.last), at, run.length))
 
     def _lane(self, run: Run) -> Lane:
         tables = self._blocks.candidates[run.first : run.last]
@@ -114,10 +119,3 @@ class FarPages:
             run_of(pages[0]) if len(pages) == 1 else None,
             torch.tensor(counts, device=self._device),
         )
-
-
-def _parts(block: Run, rows: int) -> Iterator[Run]:
-    """One block's queries, so many at a time."""
-    for first in range(0, block.length, rows):
-        length = min(rows, block.length - first)
-        yield Run(block.first, block.last, block.query + first, length)

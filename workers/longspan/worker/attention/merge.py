@@ -13,13 +13,15 @@ def merge(parts: Sequence[Attended]) -> Attended:
     """Attention over the union of the parts' keys, which must be disjoint.
 
     Each part is weighted by exp(lse), the mass it stands for (Dao et al., FlashAttention, 2022;
-    Liu et al., RingAttention, 2023). A part with lse of -inf has no keys and counts nothing.
+    Liu et al., RingAttention, 2023). A part with lse of -inf has no keys and counts nothing;
+    where all have none, so has the union: its output is 0.
     """
     if len(parts) == 1:
         return parts[0]
     lses = torch.stack([part.lse for part in parts])
     lse = lses.logsumexp(0)
-    weights = (lses - lse).exp()
+    # Where no part has keys, nothing weighs nothing.
+    weights = (lses - lse.clamp(min=torch.finfo(lse.dtype).min)).exp()
     out = sum(
         weight.unsqueeze(-1) * part.out.float() for weight, part in zip(weights, parts, strict=True)
     )
