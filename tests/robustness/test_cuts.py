@@ -32,6 +32,7 @@ PAGE = 256
 STEP = PAGE
 INTERVAL = PAGE + STEP
 """The page that was not full, and what is computed for as long as the others are loaded."""
+STORED_S = 30.0
 WIDTH = 6144
 """Of the feed-forward layers: a page takes so long to compute that nobody would rather do that than
 load it, on a busy machine either."""
@@ -94,24 +95,37 @@ async def stored(server: ServerProcess, owner: Metadata, pages: int) -> None:
     """Wait until so many pages of a tenant are on disk: a slow disk is behind by more than one."""
     async with grpc.aio.insecure_channel(server.target) as channel:
         caches = cache_service_pb2_grpc.CacheServiceStub(channel)
+        deadline = asyncio.get_running_loop().time() + STORED_S
         on_disk = -1
         while on_disk < pages:
+            assert asyncio.get_running_loop().time() < deadline, f"{on_disk} of {pages} on disk"
             stats = await caches.Stats(cache_service_pb2.StatsRequest(), metadata=owner)
             on_disk = stats.held.disk_pages
             await asyncio.sleep(0.01)
 
 
 async def cut(
-    server: ServerProcess, kind: str, owner: Metadata, data: bytes, rng: random.Random
+    server: ServerProcess,
+    kind: str,
+    owner: Metadata,
+    data: bytes,
+    rng: random.Random,
+    *,
+    settled: bool,
 ) -> Cut:
-    """Send up to a random byte; let somebody die; go on to the answer."""
+    """Send up to a random byte; let somebody die; go on to the answer.
+
+    Args:
+        settled: what was read is on disk when that happens.
+    """
     point = rng.randrange(CHUNK_BYTES, len(data))
     async with stub_of(server) as stub:
         stream = Analysing(stub, TASK, owner)
         await stream.open()
         await stream.send(data, point - CHUNK_BYTES, CHUNK_BYTES)
         read = await stream.settle()
-        await stored(server, owner, read // PAGE)
+        if settled:
+            await stored(server, owner, read // PAGE)
         await stream.send(data, point, CHUNK_BYTES)
         await asyncio.sleep(rng.uniform(0.0, 0.05))
         if kind == "worker":
@@ -156,11 +170,16 @@ async def test_a_document_that_was_cut_off_is_answered_like_any_other(tmp_path: 
         "true",
     )
     async with server_process(tmp_path, *flags) as server:
+        computed_again = 0
         for number in range(CUTS * len(KINDS)):
-            data = document(rng)
-            owner = tenant(f"owner-{number}")
-            one = await cut(server, KINDS[number % len(KINDS)], owner, data, rng)
-            print(one.kind, one.point, one.bytes_again, one.tokens_again)
+            round_, kind = divmod(number, len(KINDS))
+            data, owner, settled = document(rng), tenant(f"owner-{number}"), round_ % 2 == 0
+            one = await cut(server, KINDS[kind], owner, data, rng, settled=settled)
+            print(one.kind, one.point, one.bytes_again, one.tokens_again, settled)
             assert one.text == await undisturbed(server, data)
             assert 0 <= one.bytes_again <= CHUNK_BYTES
-            assert one.tokens_again < INTERVAL
+            if settled:
+                assert one.tokens_again < INTERVAL
+                computed_again += one.tokens_again >= PAGE
+        # Rarely is a page computed instead of loaded; none is lost.
+        assert computed_again <= 1 + CUTS // 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-HEADERS, SETTINGS = 1, 4
+DATA, HEADERS, SETTINGS = 0, 1, 4
 END_STREAM, END_HEADERS = 1, 4
 
 
@@ -16,12 +16,39 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def header(name: bytes, value: bytes) -> bytes:
-    """A header that is put into no table; both are shorter than 127 bytes."""
-    return bytes([0, len(name)]) + name + bytes([len(value)]) + value
+    """A header that is put into no table."""
+    return b"\0" + _string(name) + _string(value)
+
+
+def _string(data: bytes) -> bytes:
+    """A string of HPACK, not compressed (RFC 7541, 5.1 and 5.2)."""
+    if len(data) < 127:
+        return bytes([len(data)]) + data
+    length, digits = len(data) - 127, [127]
+    while length >= 128:
+        digits.append(length % 128 + 128)
+        length //= 128
+    return bytes([*digits, length]) + data
+
+
+def beginning(window: int) -> bytes:
+    """A connection's first bytes; of each answer so many bytes may be sent unasked."""
+    return PREFACE + frame(SETTINGS, 0, 0, b"\0\x04" + window.to_bytes(4, "big"))
+
+
+def empty_call(number: int, path: bytes, *more: tuple[bytes, bytes]) -> bytes:
+    """A connection's call of this number, counted from 0, with an empty message."""
+    block, stream = _headers(path, *more), 2 * number + 1
+    return frame(HEADERS, END_HEADERS, stream, block) + frame(DATA, END_STREAM, stream, bytes(5))
 
 
 def call_of(path: bytes, *more: tuple[bytes, bytes]) -> bytes:
     """A connection's first call, without a message."""
+    call = frame(HEADERS, END_HEADERS | END_STREAM, 1, _headers(path, *more))
+    return PREFACE + frame(SETTINGS, 0, 0, b"") + call
+
+
+def _headers(path: bytes, *more: tuple[bytes, bytes]) -> bytes:
     headers = [
         (b":method", b"POST"),
         (b":scheme", b"http"),
@@ -31,9 +58,7 @@ def call_of(path: bytes, *more: tuple[bytes, bytes]) -> bytes:
         (b"content-type", b"application/grpc"),
         *more,
     ]
-    block = b"".join(header(*one) for one in headers)
-    call = frame(HEADERS, END_HEADERS | END_STREAM, 1, block)
-    return PREFACE + frame(SETTINGS, 0, 0, b"") + call
+    return b"".join(header(*one) for one in headers)
 
 
 async def answer(port: int, data: bytes, until: bytes) -> bytes:

@@ -24,14 +24,14 @@ async def test_a_server_whose_chore_ends_says_so(
     monkeypatch.setattr(app, "_sweep", sweep)
     async with serving(tmp_path, encoder="none") as running:
         with pytest.raises(ServingFailed, match=r"sweep of uploads has ended: ZeroDivisionError"):
-            await asyncio.wait_for(running.server.ended(), 10.0)
+            await asyncio.wait_for(running.server.failure(), 10.0)
 
 
 async def test_waiting_for_the_end_of_a_server_may_be_given_up(tmp_path: Path) -> None:
     async with serving(tmp_path, encoder="none") as running:
         for _ in range(2):
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(running.server.ended(), 0.05)
+                await asyncio.wait_for(running.server.failure(), 0.05)
 
 
 async def test_a_look_that_fails_is_not_the_last_one(

@@ -8,15 +8,18 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from longspan.server.aio import cancel_and_wait
 from longspan.server.config import Config, load_config
 from longspan.server.errors import ConfigError, ServingFailed
 from longspan.server.grpc_core import prepare_grpc_core
 from longspan.server.logs.setup import log_to_stderr
+
+if TYPE_CHECKING:
+    from longspan.server.app import Server
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +38,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"longspan serve: {error}", file=sys.stderr)
         return EXIT_CONFIG
-    except ServingFailed as error:
-        log.critical("ending: %s", error)
-        return EXIT_FAILED
 
 
 def _run(config: Config) -> int:
@@ -73,21 +73,25 @@ async def _serve_until(config: Config, stop: asyncio.Event, started: asyncio.Eve
         started.set()
         collect_rarely()
         _announce(config, server.port)
-        await _first_of(stop.wait(), server.ended())
+        watching = asyncio.create_task(_end_with(server))
+        await stop.wait()
         log.info("draining for at most %g s", config.drain_s)
         await server.drain()
+        await cancel_and_wait(watching)
 
 
-async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:
-    """Wait for the first of some things, and raise what it raises."""
-    tasks = [asyncio.create_task(one) for one in waits]
+async def _end_with(server: Server) -> None:
+    """Watch a server until cancelled, and end the process with it when it fails.
+
+    At once: calls that are open would hold it up for as long as they like. What was acknowledged
+    is on the disk, and workers end with our pipes.
+    """
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for one in done:
-            one.result()
-    finally:
-        for one in tasks:
-            await cancel_and_wait(one)
+        await server.failure()
+    except ServingFailed as error:
+        log.critical("ending: %s", error)
+        logging.shutdown()
+        os._exit(EXIT_FAILED)
 
 
 @contextmanager

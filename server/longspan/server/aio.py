@@ -36,6 +36,17 @@ async def cancel_and_wait(task: asyncio.Task[R]) -> None:
         task.exception()
 
 
+async def first_of(*coroutines: Coroutine[object, object, R]) -> R:
+    """The result of what ends first, or its exception; the others are cancelled."""
+    tasks = [asyncio.create_task(one) for one in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return next(iter(done)).result()
+    finally:
+        for one in tasks:
+            await cancel_and_wait(one)
+
+
 async def in_thread(threads: Executor, call: Callable[[], R]) -> R:
     """Run a blocking call in a thread; when cancelled, wait for it before letting go.
 

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from longspan.server.aio import cancel_and_wait, in_thread, raise_first
+from longspan.server.aio import cancel_and_wait, first_of, in_thread, raise_first
 from longspan.server.auth.opening import open_authenticator
 from longspan.server.config import Config
 from longspan.server.decoder.decoder import Decoder
@@ -87,22 +87,14 @@ class Server:
         self._config = config
         self._chores = chores
 
-    async def ended(self) -> None:
-        """Wait until nobody is served any more; may be cancelled.
+    async def failure(self) -> NoReturn:
+        """Wait until something fails without which there is no server; may be cancelled.
 
         Raises:
-            ServingFailed: without having been drained; or nobody does one of the chores any more.
+            ServingFailed: a port takes no more calls, or nobody does one of the chores any more.
         """
-        serving = asyncio.create_task(self._listener.ended())
-        try:
-            await asyncio.wait([serving, *self._chores], return_when=asyncio.FIRST_COMPLETED)
-            for chore in self._chores:
-                if chore.done():
-                    error = chore.exception()
-                    raise ServingFailed(f"{chore.get_name()} has ended: {error!r}") from error
-            await serving
-        finally:
-            await cancel_and_wait(serving)
+        await first_of(self._listener.failure(), *(_end(chore) for chore in self._chores))
+        raise AssertionError("neither returns")
 
     async def drain(self) -> None:
         """Refuse new calls, let running ones finish for ``drain_s``, then cut them.
@@ -273,6 +265,12 @@ async def _export(config: Config, metrics: Metrics, stack: AsyncExitStack) -> Ex
     exporter = await asyncio.to_thread(Exporter.start, address, metrics.registry)
     stack.push_async_callback(asyncio.to_thread, exporter.close)
     return exporter
+
+
+async def _end(chore: asyncio.Task[None]) -> NoReturn:
+    await asyncio.wait([chore])
+    error = None if chore.cancelled() else chore.exception()
+    raise ServingFailed(f"{chore.get_name()} has ended: {error!r}") from error
 
 
 def _beside(

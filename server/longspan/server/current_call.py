@@ -27,6 +27,7 @@ class CurrentCall:
         span: of the whole call.
         usage: counts for the access line, by name.
         complete: the client has been sent the last event, and may hang up.
+        silent: the client has not sent the message that the call begins with.
     """
 
     request_id: str
@@ -36,6 +37,7 @@ class CurrentCall:
     span: Span = INVALID_SPAN
     usage: dict[str, int | str] = field(default_factory=dict)
     complete: bool = False
+    silent: bool = False
 
 
 _current: ContextVar[CurrentCall | None] = ContextVar("longspan_call", default=None)

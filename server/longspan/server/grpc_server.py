@@ -19,7 +19,24 @@ UNREAD = "/unknown"
 
 
 class _Core(cygrpc.AioServer):  # type: ignore[misc]
-    """Takes calls of registered methods as before, and all others itself."""
+    """Takes calls of registered methods as before, and all others itself.
+
+    Attributes:
+        failed: has the error by which the loop that takes calls has ended.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *arguments: Any) -> None:
+        super().__init__(loop, *arguments)
+        self.failed: asyncio.Future[BaseException] = loop.create_future()
+
+    async def _server_main_loop(self, started: asyncio.Future[None]) -> None:
+        try:
+            await super()._server_main_loop(started)
+        except Exception as error:
+            # The edge of a task of gRPC's own; who waits for its end waits for all calls to end.
+            if not self.failed.done():
+                self.failed.set_result(error)
+            raise
 
     def _make_request_call_future(self, method: bytes | None) -> Any:
         if method is not None:
@@ -53,6 +70,12 @@ class _Server(_server.Server):
             self._loop, None, (), tuple(interceptors), tuple(options), maximum_concurrent_rpcs
         )
 
+    @property
+    def failed(self) -> asyncio.Future[BaseException]:
+        """See ``_Core``."""
+        failed: asyncio.Future[BaseException] = self._server.failed
+        return failed
+
 
 def grpc_server(
     options: Sequence[tuple[str, int]],
@@ -67,3 +90,17 @@ def grpc_server(
         )
     server: Any = _Server(interceptors, options, maximum_concurrent_rpcs)
     return server  # type: ignore[no-any-return]
+
+
+async def failure(server: grpc.aio.Server) -> BaseException:
+    """Wait until a server takes no more calls though nobody has stopped it; may be cancelled."""
+    if isinstance(server, _Server):
+        failed: BaseException = await asyncio.shield(server.failed)
+        return failed
+    # Another version's: its crash is told when all calls have ended.
+    try:
+        await asyncio.shield(asyncio.ensure_future(server.wait_for_termination()))
+    except Exception as error:
+        return error
+    never: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+    return await never

@@ -41,10 +41,11 @@ class Limits(BaseModel):
     # Calls served at once; the next one is refused with RetryInfo.
     requests: PositiveInt = 256
     queued_tokens: PositiveInt = 8_000_000
-    # A connection that has not begun to speak HTTP/2 by then is closed, a call of one message that
-    # has not come is given up.
+    # A connection that has not begun to speak HTTP/2 by then is closed, a health check whose
+    # message has not come is given up.
     handshake_s: PositiveFloat = 10.0
-    # A client that sends nothing for so long is given up; its upload stays resumable.
+    # A client that sends nothing for so long, or does not take its one answer, is given up; its
+    # upload stays resumable.
     chunk_wait_s: PositiveFloat = 60.0
     # What one tenant keeps: documents, and uploads until they are stored or their lease ends.
     tenant_documents: PositiveInt = 100_000

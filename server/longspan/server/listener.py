@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-from typing import Self
+from typing import NoReturn, Self
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from longspan.server.aio import first_of
 from longspan.server.config import Config
 from longspan.server.errors import ConfigError, ServingFailed
-from longspan.server.grpc_server import grpc_server
+from longspan.server.grpc_server import failure, grpc_server
 from longspan.server.health import Health
 from longspan.server.limits import Limits
 from longspan.server.services.application import Application
@@ -23,8 +23,6 @@ from longspan.server.services.document_service import DocumentService
 from longspan.server.services.errors_interceptor import ErrorsInterceptor
 from longspan.server.services.inference_service import InferenceService
 from longspan.server.services.metrics_interceptor import MetricsInterceptor
-from longspan.server.services.one_message import OneMessage
-from longspan.server.services.places import Places
 from longspan.v1 import (
     cache_service_pb2,
     cache_service_pb2_grpc,
@@ -77,15 +75,13 @@ class Listener:
         credentials: grpc.ServerCredentials | None,
     ) -> None:
         self._health = health
-        self._ends: list[asyncio.Task[bool]] = []
         limits = config.limits
-        one_message = OneMessage(Places(limits.requests), limits.handshake_s)
         self._api = grpc_server(
             # In this order: what stands before sees the statuses of what stands behind.
             interceptors=[
                 CallInterceptor(application.tracing),
                 MetricsInterceptor(application.metrics),
-                AuthInterceptor(application.admission, one_message),
+                AuthInterceptor(application.admission, limits),
                 ErrorsInterceptor(),
             ],
             options=_options(limits, limits.message_bytes),
@@ -125,19 +121,17 @@ class Listener:
         for server in (listener._api, listener._admin):
             if server is not None:
                 await server.start()
-                listener._ends.append(asyncio.create_task(server.wait_for_termination()))
         return listener
 
-    async def ended(self) -> None:
-        """Wait until a port serves no more; may be cancelled.
+    async def failure(self) -> NoReturn:
+        """Wait until a port takes no more calls though nobody has stopped it; may be cancelled.
 
         Raises:
-            ServingFailed: nobody has stopped it.
+            ServingFailed: that is so.
         """
-        done, _ = await asyncio.wait(self._ends, return_when=asyncio.FIRST_COMPLETED)
-        for end in done:
-            if (error := end.exception()) is not None:
-                raise ServingFailed(f"a port is served no more: {error!r}") from error
+        servers = [server for server in (self._api, self._admin) if server is not None]
+        error = await first_of(*(failure(server) for server in servers))
+        raise ServingFailed(f"a port is served no more: {error!r}") from error
 
     async def say_not_serving(self) -> None:
         """Answer health checks with NOT_SERVING from now on."""

@@ -20,7 +20,8 @@ def log_access(call: CurrentCall, code: StatusCode, duration_s: float) -> None:
     task = call.method.rpartition("/")[2]
     # Whoever has no credential decides how often it is refused, not how much is written.
     is_long = task in LONG_TASKS and code is not StatusCode.UNAUTHENTICATED
-    level = logging.INFO if is_long or code in SERVER_FAULTS else logging.DEBUG
+    shown = (is_long or code in SERVER_FAULTS) and not call.silent
+    level = logging.INFO if shown else logging.DEBUG
     counts = "".join(f" {name}={count}" for name, count in call.usage.items())
     fields = {"status": code.name, "duration_s": round(duration_s, 6), **call.usage}
     _log.log(level, "%s %s %.3f s%s", task, code.name, duration_s, counts, extra=fields)

@@ -6,44 +6,52 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from longspan.server.errors import QueueFull
+from longspan.server.errors import QueueFull, RateLimited
 from longspan.server.identity import Tenant
+from longspan.server.limits import Limits
 
 RETRY_S = 1.0
 STRANGERS = 64
-"""Of all callers without a credential together."""
+"""At most, of all callers without a credential together."""
 
 
 class Places:
-    """Counts the calls of each caller whose message has not come, or that watch for changes.
+    """Counts calls whose message has not come, whose answer is not taken, or that only watch.
 
-    gRPC counts every call among those that it takes at once, and refuses everybody's beyond that.
-
-    Args:
-        each: at most so many of one tenant.
+    gRPC counts every call among those that it takes at once, and refuses everybody's beyond that;
+    who is admitted is counted there. Of one tenant as many may wait as it may have admitted, and
+    watch as a quarter of what the server admits: every connection of a client may watch. Of all
+    together there may be twice as many as the server admits.
     """
 
-    def __init__(self, each: int) -> None:
-        self._each = each
-        self._held: Counter[Tenant | None] = Counter()
+    def __init__(self, limits: Limits) -> None:
+        self._each = min(limits.requests, limits.tenant_requests or limits.requests)
+        self._watchers = max(1, limits.requests // 4)
+        self._strangers = min(STRANGERS, limits.requests)
+        self._together = 2 * limits.requests
+        self._held: Counter[tuple[Tenant | None, bool]] = Counter()
 
     @contextmanager
-    def held(self, tenant: Tenant | None) -> Iterator[None]:
-        """Hold a place for the length of the block; None is anybody.
+    def held(self, tenant: Tenant | None, *, watching: bool = False) -> Iterator[None]:
+        """Hold a place for the length of the block; no tenant is anybody.
 
         Raises:
-            QueueFull: the caller holds as many as it may.
+            RateLimited: the caller holds as many as it may.
+            QueueFull: all callers together do.
         """
-        at_most = STRANGERS if tenant is None else self._each
-        if self._held[tenant] >= at_most:
-            raise QueueFull(
-                f"{at_most} such calls have sent no message, or watch; no more are taken",
-                retry_after_s=RETRY_S,
-            )
-        self._held[tenant] += 1
+        at_most = self._watchers if watching else self._each
+        if tenant is None:
+            at_most = self._strangers
+        holder = tenant, watching
+        if self._held[holder] >= at_most:
+            doing = "watch" if watching else "have sent no message, or do not take their answer"
+            raise RateLimited(f"{at_most} calls {doing}", retry_after_s=RETRY_S)
+        if self._held.total() >= self._together:
+            raise QueueFull(f"{self._together} such calls", retry_after_s=RETRY_S)
+        self._held[holder] += 1
         try:
             yield
         finally:
-            self._held[tenant] -= 1
-            if not self._held[tenant]:
-                del self._held[tenant]
+            self._held[holder] -= 1
+            if not self._held[holder]:
+                del self._held[holder]

@@ -27,6 +27,6 @@ class TracingSettings(BaseModel):
         default=0.05,
         ge=0.0,
         le=1.0,
-        description="share of those again for calls that compute nothing (get, list and read "
-        "documents, statistics), for which a span is much of the work",
+        description="share of those again for calls that compute nothing (get and list documents, "
+        "statistics)",
     )

@@ -19,6 +19,9 @@ from longspan.worker.attention.layer_plan import SelectingRows
 from longspan.worker.attention.merge import joined, merge
 from longspan.worker.attention.pool import LayerPages
 
+PAGES_AT_ONCE = 256
+"""Of a long document: tensors whose size grows with it leave holes in the memory that they take."""
+
 
 class FarCentroids:
     """A step's blocks of one selecting policy, ready to look at far pages in every layer.
@@ -44,7 +47,9 @@ class FarCentroids:
         known = layer.centroids
         assert known is not None
         kv_heads, _, parts, dim = known.keys.shape
-        lanes = self._pages.tiles(heads=query.shape[1], width=kv_heads * dim, parts=parts)
+        lanes = self._pages.tiles(
+            heads=query.shape[1], width=kv_heads * dim, parts=parts, at_once=PAGES_AT_ONCE
+        )
         return joined(self._merged(query, known, lane, selected, scale) for lane in lanes)
 
     def _merged(
@@ -58,7 +63,7 @@ class FarCentroids:
         """One tile, so many pages at a time that a long document takes no more memory."""
         blocks, pages = lane.pages.shape
         scores = blocks * lane.run.length * query.shape[1] * known.parts
-        step = max(1, self._numbers // scores)
+        step = max(1, min(PAGES_AT_ONCE, self._numbers // scores))
         whole = _attend(query, known, lane.part(0, min(step, pages)), selected, scale)
         for first in range(step, pages, step):
             part = lane.part(first, min(first + step, pages))

@@ -83,25 +83,29 @@ class FarPages:
         self._device = device
         self._numbers = numbers
         self._runs = same_lengths(blocks.rows)
-        self._lanes: dict[tuple[int, int, int], list[Lane]] = {}
+        self._lanes: dict[tuple[int, int, int, int | None], list[Lane]] = {}
 
-    def tiles(self, *, heads: int, width: int, parts: int) -> list[Lane]:
+    def tiles(
+        self, *, heads: int, width: int, parts: int, at_once: int | None = None
+    ) -> list[Lane]:
         """The blocks in tiles of bounded size, or one by one; the same for all layers of a shape.
 
         Args:
             heads: of the query.
             width: numbers that all kv heads keep of one part of a page.
             parts: of a page.
+            at_once: so many pages of a tile at most are looked at together; None: all.
         """
-        shape = heads, width, parts
+        shape = heads, width, parts, at_once
         if shape not in self._lanes:
             self._lanes[shape] = list(self._cut(*shape))
         return self._lanes[shape]
 
-    def _cut(self, heads: int, width: int, parts: int) -> Iterator[Lane]:
+    def _cut(self, heads: int, width: int, parts: int, at_once: int | None) -> Iterator[Lane]:
         for run in self._runs:
             candidates = self._blocks.candidates[run.first : run.last]
-            most = max(len(pages) for pages in candidates) * parts
+            longest = max(len(pages) for pages in candidates)
+            most = min(longest, at_once or longest) * parts
             size = max(1, self._numbers // (most * max(heads * run.length, width)))
             for first in range(run.first, run.last, size):
                 at = run.query + (first - run.first) * run.length
