@@ -4,10 +4,11 @@
 
 Three servers with a tiny random decoder run side by side and are given the same work in turns, one
 piece each, so that whatever else the machine does meets all of them alike. Metrics are scraped
-every 15 s, as by the PodMonitor in k8s/; traces go to a collector that takes and forgets them. Times
-are means without the slowest fiftieth. What goes on behind the calls (the export of spans, scrapes)
-meets the other servers' calls too; CPU seconds have it: they are those of a server and its workers, up
-to when its last spans are out, without what they take while there is nothing to do.
+every 15 s, as by the PodMonitor in k8s/; traces go to a collector that takes and forgets them.
+
+Times are means without the slowest fiftieth. What goes on behind the calls (the export of spans,
+scrapes) meets the other servers' calls too; CPU seconds have it: they are those of a server and its
+workers, up to when its last spans are out, without what they take while there is nothing to do.
 """
 
 from __future__ import annotations
