@@ -86,10 +86,10 @@ class Caller:
 Work = Callable[[Caller, int], Awaitable[None]]
 
 WORK: Mapping[str, tuple[Work, int]] = {
-    "new document of 4,000 tokens, answer of 32": (Caller.read, 100),
-    "upload of 32 MiB": (Caller.upload, 200),
-    "look-up": (Caller.look_up, 8000),
-    "answer of 8 tokens by a tiny model": (Caller.ask, 1500),
+    "new document of 4,000 tokens, answer of 32": (Caller.read, 40),
+    "upload of 32 MiB": (Caller.upload, 80),
+    "look-up": (Caller.look_up, 6000),
+    "answer of 8 tokens by a tiny model": (Caller.ask, 600),
 }
 """Kinds of work, and how often each server does it."""
 
