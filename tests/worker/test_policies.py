@@ -133,9 +133,9 @@ class Document:
 
 
 def assert_close(expected: Attended, actual: Attended) -> None:
-    """Both outputs agree to float32 rounding."""
-    torch.testing.assert_close(actual.out, expected.out, atol=2e-5, rtol=1e-4)
-    torch.testing.assert_close(actual.lse, expected.lse, atol=2e-5, rtol=1e-4)
+    """Both outputs agree to float32 rounding of scores that reach some tens."""
+    torch.testing.assert_close(actual.out, expected.out, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(actual.lse, expected.lse, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", BACKENDS)
