@@ -6,8 +6,11 @@ import asyncio
 from typing import Any
 
 import grpc
+from google.rpc import status_pb2
+from grpc_status import rpc_status
 
 from longspan.server.current_call import current_call
+from longspan.server.services.statuses import name_request
 
 DEADLINE_SLACK_S = 0.1
 """A client that gives up at its deadline is heard a moment before the server's own clock ends."""
@@ -33,6 +36,13 @@ def code_of(
     if isinstance(error, grpc.aio.BaseError) and not isinstance(error, grpc.aio.UsageError):
         return _cut(context)  # nobody was there to be told
     return grpc.StatusCode.UNKNOWN
+
+
+async def end_with(context: grpc.aio.ServicerContext[Any, Any], status: status_pb2.Status) -> None:
+    """End the current call with a status that names it; raises as gRPC's abort does."""
+    if (call := current_call()) is not None:
+        name_request(status, call.request_id)
+    await context.abort_with_status(rpc_status.to_status(status))
 
 
 def _cut(context: grpc.aio.ServicerContext[Any, Any]) -> grpc.StatusCode:

@@ -10,12 +10,11 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
-from grpc_status import rpc_status
 
-from longspan.server.current_call import current_call
 from longspan.server.errors import LongspanError, too_many_files
+from longspan.server.services.endings import end_with
 from longspan.server.services.handlers import Behaviour, rewritten
-from longspan.server.services.statuses import fault_status, name_request, to_status
+from longspan.server.services.statuses import fault_status, to_status
 from longspan.server.services.wire import Malformed, malformed
 
 log = logging.getLogger(__name__)
@@ -67,10 +66,8 @@ def _guard(behaviour: Behaviour, method: str) -> Behaviour:
                 log.exception(
                     "/%s failed, error id %s", method, error_id, extra={"error_id": error_id}
                 )
-        if (call := current_call()) is not None:
-            name_request(status, call.request_id)
         try:
-            await context.abort_with_status(rpc_status.to_status(status))
+            await end_with(context, status)
         except grpc.aio.BaseError as error:
             if isinstance(error, grpc.aio.AbortError) or not _nobody_listens(error):
                 raise

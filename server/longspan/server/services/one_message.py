@@ -8,13 +8,13 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
-from grpc_status import rpc_status
 
 from longspan.server.current_call import current_call
 from longspan.server.errors import InvalidRequest, LongspanError
 from longspan.server.identity import Tenant
+from longspan.server.services.endings import end_with
 from longspan.server.services.places import Places
-from longspan.server.services.statuses import name_request, to_status
+from longspan.server.services.statuses import to_status
 from longspan.server.services.wire import malformed
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -73,10 +73,7 @@ class OneMessage:
 
 async def refuse(context: Context, error: LongspanError) -> None:
     """End a call with an error's status."""
-    status = to_status(error)
-    if (call := current_call()) is not None:
-        name_request(status, call.request_id)
-    await context.abort_with_status(rpc_status.to_status(status))
+    await end_with(context, to_status(error))
 
 
 async def _request(context: Context, wait_s: float) -> Any:

@@ -64,7 +64,9 @@ class FarCentroids:
         blocks, pages = lane.pages.shape
         scores = blocks * lane.run.length * query.shape[1] * known.parts
         step = max(1, min(PAGES_AT_ONCE, self._numbers // scores))
-        whole = _attend(query, known, lane.part(0, min(step, pages)), selected, scale)
+        if step >= pages:
+            return _attend(query, known, lane, selected, scale)
+        whole = _attend(query, known, lane.part(0, step), selected, scale)
         for first in range(step, pages, step):
             part = lane.part(first, min(first + step, pages))
             whole = merge([whole, _attend(query, known, part, selected, scale)])
