@@ -11,6 +11,7 @@ import torch
 from longspan.worker.attention.base import Backend
 from longspan.worker.attention.folded import FoldedBackend
 from longspan.worker.attention.naive import NaiveBackend
+from longspan.worker.attention.policy import ModelPolicy
 from longspan.worker.attention.pool import LayerPages
 from longspan.worker.attention.rows import AttentionRows
 from longspan.worker.attention.select import Kind, choose, make_backend, probe
@@ -112,7 +113,7 @@ def test_graph_replays_equal_plain_steps(kind: Kind) -> None:
     )
     embedding = torch.randn(100, 8, 128, device=ON_GPU).bfloat16()
 
-    def forward(inputs: DecodeInputs) -> torch.Tensor:
+    def forward(inputs: DecodeInputs, _: ModelPolicy) -> torch.Tensor:
         query = embedding[inputs.ids]
         kv = query[:, :2].transpose(0, 1)
         layer.write(inputs.slots, kv, kv)

@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from longspan.worker.attention.flash2 import Flash2
 from longspan.worker.attention.folded import FoldedBackend
 from longspan.worker.attention.naive import NaiveBackend
+from longspan.worker.attention.policy import FULL_MODEL, ModelPolicy
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
 from longspan.worker.attention.rows import AttentionRows
 from longspan.worker.generation.buckets import bucket_for, decode_buckets
 from longspan.worker.generation.decode_graph import (
     DecodeGraphs,
     DecodeInputs,
+    Repeat,
     decode_inputs,
     pad,
     repeat_eagerly,
@@ -87,7 +89,7 @@ class TinyDecoder:
         self.layer = LayerPages(random(*shape), random(*shape))
         self.batches: list[int] = []
 
-    def forward(self, inputs: DecodeInputs) -> torch.Tensor:
+    def forward(self, inputs: DecodeInputs, policy: ModelPolicy = FULL_MODEL) -> torch.Tensor:
         """Writes the tokens' keys and values and attends, as the runner's step does."""
         self.batches.append(inputs.rows)
         hidden = self.embedding[inputs.ids] + inputs.positions[:, None] / 1000
@@ -173,12 +175,9 @@ def test_warm_up_touches_the_scratch_page_alone() -> None:
     decoder = TinyDecoder()
     before = decoder.layer.keys.clone()
 
-    def capture(
-        forward: Callable[[DecodeInputs], torch.Tensor], inputs: DecodeInputs
-    ) -> Callable[[], torch.Tensor]:
-        captured.append(inputs.rows)
-        forward(inputs)
-        return repeat_eagerly(forward, inputs)
+    def capture(step: Callable[[], torch.Tensor], device: torch.device) -> Repeat:
+        captured.append(len(step()))
+        return repeat_eagerly(step, device)
 
     graphs = DecodeGraphs(
         decoder.forward, BUCKETS, CPU, blocks=BLOCKS, scratch_page=SCRATCH, capture=capture

@@ -11,6 +11,7 @@ from longspan.worker.attention.base import Backend
 from longspan.worker.attention.flash2 import Flash2
 from longspan.worker.attention.flash3 import Flash3
 from longspan.worker.attention.folded import FoldedBackend
+from longspan.worker.attention.policy import ModelPolicy
 from longspan.worker.attention.tiled import TiledBackend
 from longspan.worker.generation.decode_graph import DecodeGraphs, DecodeInputs, repeat_eagerly
 from longspan.worker.models import seam
@@ -56,9 +57,9 @@ def test_decode_through_graph_buffers(
     )
     run, taken = graphs.run, []
 
-    def counted(inputs: DecodeInputs) -> torch.Tensor:
+    def counted(inputs: DecodeInputs, policy: ModelPolicy) -> torch.Tensor:
         taken.append(inputs.rows)
-        return run(inputs)
+        return run(inputs, policy)
 
     monkeypatch.setattr(graphs, "run", counted)
     runner.graphs = graphs

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from longspan.worker.attention.centroids import make_centroids
+from longspan.worker.attention.decode_attention import DecodeAttention
+from longspan.worker.attention.folded import FoldedBackend
 from longspan.worker.attention.layer_plan import View
 from longspan.worker.attention.policy import ModelPolicy
 from longspan.worker.attention.pool import LayerPages
+from longspan.worker.attention.rows import AttentionRows
 from longspan.worker.attention.select import Kind
 from longspan.worker.attention.step_attention import StepAttention
 from longspan.worker.attention.zones import Zones
+from longspan.worker.generation.decode_graph import DecodeGraphs, DecodeInputs, decode_inputs
 from tests.worker.test_attention_on_gpu import FLASH, ON_GPU, backend_of
 from tests.worker.test_policies import POLICIES, SCALE, Document
 
@@ -51,3 +56,41 @@ def test_each_backend_equals_the_definition(
     # Rounding may turn a choice between pages that promise the same: few rows, not many.
     near = torch.isclose(actual.float().cpu(), expected[start:end], atol=3e-2, rtol=3e-2)
     assert near.float().mean() > 0.98
+
+
+@pytest.mark.parametrize("kind", FLASH)
+@pytest.mark.parametrize("policy", ["window", "hybrid"])
+def test_decode_from_a_graph_equals_the_definition(kind: Kind, policy: str) -> None:
+    """A captured step, replayed for other rows than it was captured with."""
+    backend = backend_of(kind, 64)
+    if not isinstance(backend, FoldedBackend):
+        pytest.skip(f"{kind} has no block tables, so no graphs")
+    document = Document(1800, dim=64)
+    document.round_to(torch.bfloat16)
+    document.write(0, 1800)
+    expected = document.reference(POLICIES[policy], Zones(0, 0)).out
+    assert document.layer.bounds is not None
+    layer = LayerPages(
+        *(x.to(ON_GPU, torch.bfloat16) for x in (document.layer.keys, document.layer.values)),
+        document.layer.bounds.to(ON_GPU, torch.bfloat16),
+    )
+    query = document.query.to(ON_GPU, torch.bfloat16)
+    seen = ModelPolicy(policy, (POLICIES[policy],))
+
+    def forward(inputs: DecodeInputs, policy: ModelPolicy) -> torch.Tensor:
+        attention = DecodeAttention(backend, policy, inputs.block_tables, inputs.keys)
+        rows = query[inputs.positions]
+        return attention.attend(0, rows, layer, scale=SCALE, window=None).out
+
+    graphs = DecodeGraphs(forward, (2, 4), ON_GPU, blocks=10, scratch_page=9)
+    with torch.inference_mode():
+        for positions in ([1300, 1799], [1791, 1792, 1400], [1500]):
+            rows = [document.rows(at, at + 1) for at in positions]
+            step = AttentionRows(
+                np.array(positions, np.int64),
+                np.ones(len(positions), np.int64),
+                [row.block_tables[0] for row in rows],
+            )
+            out = graphs.run(decode_inputs(np.zeros(len(positions), np.uint32), step), seen)
+            near = torch.isclose(out.float().cpu(), expected[positions], atol=3e-2, rtol=3e-2)
+            assert near.float().mean() > 0.95

@@ -55,6 +55,10 @@ class LayerPages:
                 pages[page, :, offset] = new[:, 0]
             else:
                 pages[slots.pages, :, slots.offsets] = new.transpose(0, 1)
+        self.complete(slots)
+
+    def complete(self, slots: Slots) -> None:
+        """Note down what the pages that became full hold, all their keys being there."""
         if slots.completed is not None and self.bounds is not None:
             self.bounds[:, slots.completed] = quest.bounds(self.keys[slots.completed])
         if slots.completed is not None and slots.summarised is not None:

@@ -1,9 +1,12 @@
-"""Batch sizes for which decode is captured as a CUDA graph. Pure."""
+"""The shapes for which decode is captured as a CUDA graph: batch sizes, block tables. Pure."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+
+LEAST_BLOCKS = 128
+"""Block tables that are looked at whole: 32k tokens, and from there on doubled."""
 
 
 def decode_buckets(smallest: int, optimum: int, largest: int) -> tuple[int, ...]:
@@ -32,3 +35,8 @@ def bucket_for(buckets: Sequence[int], rows: int) -> int | None:
     """The smallest of ``buckets``, which ascend, that holds ``rows``; None where none does."""
     index = bisect_left(buckets, rows)
     return buckets[index] if index < len(buckets) else None
+
+
+def block_bucket(blocks: int, most: int) -> int:
+    """The length of the block tables that have room for ``blocks`` of at most ``most`` pages."""
+    return min(most, max(LEAST_BLOCKS, 1 << (blocks - 1).bit_length()))

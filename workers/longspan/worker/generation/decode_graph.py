@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,9 +12,10 @@ import numpy.typing as npt
 import torch
 
 from longspan.worker.attention.folded import padded
+from longspan.worker.attention.policy import FULL_MODEL, ModelPolicy
 from longspan.worker.attention.pool import PAGE_TOKENS, Slots
 from longspan.worker.attention.rows import AttentionRows
-from longspan.worker.generation.buckets import bucket_for
+from longspan.worker.generation.buckets import block_bucket, bucket_for
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,9 +57,9 @@ class DecodeInputs:
         """int32 [rows], the keys that each token sees, its own among them."""
         return self.integers[:, 4].int()
 
-    def first(self, rows: int) -> DecodeInputs:
-        """The same memory, fewer rows."""
-        return DecodeInputs(self.integers[:rows], self.block_tables[:rows])
+    def first(self, rows: int, blocks: int) -> DecodeInputs:
+        """The same memory, fewer rows and shorter block tables."""
+        return DecodeInputs(self.integers[:rows], self.block_tables[:rows, :blocks])
 
     def to(self, device: torch.device) -> DecodeInputs:
         """The same on another device."""
@@ -69,20 +71,27 @@ class DecodeInputs:
         self.block_tables.copy_(source.block_tables)
 
 
-Forward = Callable[[DecodeInputs], torch.Tensor]
+Forward = Callable[[DecodeInputs, ModelPolicy], torch.Tensor]
 """A decode step: logits [rows, vocabulary]. It must not wait for the device."""
+
+Repeat = Callable[[], torch.Tensor]
+"""Repeats a step with what its inputs hold by then; the next call overwrites the logits."""
 
 
 class Capture(Protocol):
     """Makes a step that can be repeated whenever its inputs have been refilled."""
 
-    def __call__(self, forward: Forward, inputs: DecodeInputs) -> Callable[[], torch.Tensor]:
-        """Returns what repeats ``forward(inputs)``; its result is overwritten by the next."""
+    def __call__(self, step: Repeat, device: torch.device) -> Repeat:
+        """Returns what repeats ``step``."""
         ...
 
 
 class DecodeGraphs:
     """Runs decode steps, padded to a bucket, through one graph for each bucket.
+
+    Graphs of full attention are captured at the start, and have the longest block tables. Those of
+    other policies look at whole block tables in every layer: each length of a table, doubled from
+    ``LEAST_BLOCKS`` on, is captured when it is first needed.
 
     Args:
         forward: the step; it reads its integers from the inputs it is given and nowhere else.
@@ -111,26 +120,32 @@ class DecodeGraphs:
         self._capture = capture or CudaCapture()
         # Allocated once: a smaller bucket is the first rows of the largest.
         self._inputs = padding(self._buckets[-1], blocks, scratch_page).to(device)
-        self._steps: dict[int, Callable[[], torch.Tensor]] = {}
+        self._steps: dict[tuple[int, int, str], Repeat] = {}
 
     def warm_up(self) -> None:
         """Capture every bucket, the largest first, so that the others fit into its memory."""
         for bucket in reversed(self._buckets):
-            self._step(bucket)
+            self._step(bucket, self._blocks, FULL_MODEL)
 
-    def run(self, inputs: DecodeInputs) -> torch.Tensor:
+    def run(self, inputs: DecodeInputs, policy: ModelPolicy = FULL_MODEL) -> torch.Tensor:
         """The logits, [rows, vocabulary], of ``inputs`` on the CPU; valid until the next call."""
         bucket = bucket_for(self._buckets, inputs.rows)
         if bucket is None:
-            return self._forward(inputs.to(self._device))
-        filled = pad(inputs, bucket, self._blocks, self._scratch_page)
-        self._inputs.first(bucket).copy_(filled)
-        return self._step(bucket)()[: inputs.rows]
+            return self._forward(inputs.to(self._device), policy)
+        blocks = self._blocks
+        if not policy.full:
+            blocks = block_bucket(inputs.block_tables.shape[1], blocks)
+        filled = pad(inputs, bucket, blocks, self._scratch_page)
+        self._inputs.first(bucket, blocks).copy_(filled)
+        return self._step(bucket, blocks, policy)()[: inputs.rows]
 
-    def _step(self, bucket: int) -> Callable[[], torch.Tensor]:
-        if bucket not in self._steps:
-            self._steps[bucket] = self._capture(self._forward, self._inputs.first(bucket))
-        return self._steps[bucket]
+    def _step(self, bucket: int, blocks: int, policy: ModelPolicy) -> Repeat:
+        key = bucket, blocks, "" if policy.full else policy.name
+        if key not in self._steps:
+            inputs = self._inputs.first(bucket, blocks)
+            step = partial(self._forward, inputs, policy)
+            self._steps[key] = self._capture(step, self._device)
+        return self._steps[key]
 
 
 class CudaCapture:
@@ -139,9 +154,8 @@ class CudaCapture:
     def __init__(self) -> None:
         self._pool: Any = None
 
-    def __call__(self, forward: Forward, inputs: DecodeInputs) -> Callable[[], torch.Tensor]:
+    def __call__(self, step: Repeat, device: torch.device) -> Repeat:
         """See ``Capture``."""
-        device = inputs.integers.device
         with torch.cuda.device(device):
             # Not in the graph, and on another stream: on first use libraries allocate
             # workspaces and compile kernels, which a capture does not allow.
@@ -149,11 +163,12 @@ class CudaCapture:
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 for _ in range(2):
-                    forward(inputs)
+                    step()
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool):
-                logits = forward(inputs)
+            # Pages are moved by another thread meanwhile, which may wait and allocate.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                logits = step()
         self._pool = self._pool or graph.pool()
 
         def replay() -> torch.Tensor:
@@ -163,9 +178,9 @@ class CudaCapture:
         return replay
 
 
-def repeat_eagerly(forward: Forward, inputs: DecodeInputs) -> Callable[[], torch.Tensor]:
+def repeat_eagerly(step: Repeat, device: torch.device) -> Repeat:
     """A ``Capture`` without a graph: the same buffers and the same padding, in plain calls."""
-    return lambda: forward(inputs)
+    return step
 
 
 def decode_inputs(ids: npt.NDArray[np.uint32], rows: AttentionRows) -> DecodeInputs:

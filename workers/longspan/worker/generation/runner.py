@@ -9,12 +9,15 @@ import numpy.typing as npt
 import torch
 
 from longspan.worker.attention.base import Backend
+from longspan.worker.attention.decode_attention import DecodeAttention
 from longspan.worker.attention.eight_bit import EightBitPages
 from longspan.worker.attention.eight_bit_backend import EightBitBackend
 from longspan.worker.attention.folded import FoldedBackend
+from longspan.worker.attention.policy import ModelPolicy
 from longspan.worker.attention.pool import LayerPages
 from longspan.worker.attention.rows import AttentionRows
-from longspan.worker.attention.step_attention import FullAttention, step_attention
+from longspan.worker.attention.step_attention import step_attention
+from longspan.worker.generation.captured import captured_groups
 from longspan.worker.generation.decode_graph import DecodeGraphs, DecodeInputs, decode_inputs
 from longspan.worker.generation.plan import Chunk, StepPlan
 from longspan.worker.models.seam import PagedCache, Step, keep_uncompiled
@@ -65,12 +68,11 @@ class Runner:
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> torch.Tensor:
         """The logits of the chunks that sample, in their order: [sampled, vocabulary]."""
+        groups = captured_groups(plan.chunks) if self.graphs is not None else None
+        if self.graphs is not None and groups is not None:
+            return self._replay(self.graphs, plan.chunks, groups)
         rows = [attention_rows(plan.chunks, frame) for frame in range(len(self._backends))]
         ids = np.concatenate([chunk.tokens for chunk in plan.chunks])
-        if self.graphs is not None and all(
-            decodes(chunk) and chunk.view.policy.full for chunk in plan.chunks
-        ):
-            return self.graphs.run(decode_inputs(ids, rows[0]))
         positions = np.concatenate([np.arange(chunk.start, chunk.end) for chunk in plan.chunks])
         samples = np.array([chunk.samples for chunk in plan.chunks])
         views = [chunk.view for chunk in plan.chunks]
@@ -86,15 +88,40 @@ class Runner:
         )
 
     @torch.inference_mode()
-    def decode(self, inputs: DecodeInputs) -> torch.Tensor:
+    def decode(self, inputs: DecodeInputs, policy: ModelPolicy) -> torch.Tensor:
         """One token for every row, from integers on the device: [rows, vocabulary].
 
         Fit for a CUDA graph: no shape depends on the integers' values. For paged kernels only.
         """
         assert isinstance(self._backend, FoldedBackend)
-        plan = self._backend.decode_plan(inputs.block_tables, inputs.keys)
-        step = Step(FullAttention([self._backend], [plan]), [inputs.slots], self._layers)
+        attention = DecodeAttention(self._backend, policy, inputs.block_tables, inputs.keys)
+        step = Step(attention, [inputs.slots], self._layers)
         return self._forward(inputs.ids, inputs.positions, step, 0)
+
+    def _replay(
+        self, graphs: DecodeGraphs, chunks: Sequence[Chunk], groups: Sequence[Sequence[int]]
+    ) -> torch.Tensor:
+        """A decode step, policy by policy."""
+        logits: list[torch.Tensor] = [torch.empty(0)] * len(chunks)
+        for group in groups:
+            members = [chunks[index] for index in group]
+            policy = members[0].view.policy
+            rows = attention_rows(members)
+            ids = np.concatenate([chunk.tokens for chunk in members])
+            out = graphs.run(decode_inputs(ids, rows), policy)
+            if policy.selects:
+                self._complete(rows)
+            if len(groups) == 1:
+                return out
+            for index, row in zip(group, out.clone(), strict=True):
+                logits[index] = row
+        return torch.stack(logits)
+
+    def _complete(self, rows: AttentionRows) -> None:
+        """What pages that have become full promise; a step does not select among its last ones."""
+        slots = rows.slots(self.device, summaries=False)
+        for layer in self._layers:
+            layer.complete(slots)
 
     def _forward(
         self, ids: torch.Tensor, positions: torch.Tensor, step: Step, kept: torch.Tensor | int
@@ -112,11 +139,6 @@ class Runner:
 
     def _tensor(self, values: npt.NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(values).to(self.device)
-
-
-def decodes(chunk: Chunk) -> bool:
-    """True for a chunk of one token that is sampled from."""
-    return chunk.samples and len(chunk.tokens) == 1
 
 
 def frame_backends(layers: Sequence[LayerPages], backend: Backend) -> list[Backend]:
