@@ -70,10 +70,11 @@ def test_decode_from_a_graph_equals_the_definition(kind: Kind, policy: str) -> N
     document.write(0, 1800)
     expected = document.reference(POLICIES[policy], Zones(0, 0)).out
     assert document.layer.bounds is not None
-    layer = LayerPages(
-        *(x.to(ON_GPU, torch.bfloat16) for x in (document.layer.keys, document.layer.values)),
-        document.layer.bounds.to(ON_GPU, torch.bfloat16),
+    keys, values, bounds = (
+        x.to(ON_GPU, torch.bfloat16)
+        for x in (document.layer.keys, document.layer.values, document.layer.bounds)
     )
+    layer = LayerPages(keys, values, bounds)
     query = document.query.to(ON_GPU, torch.bfloat16)
     seen = ModelPolicy(policy, (POLICIES[policy],))
 
