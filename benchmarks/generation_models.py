@@ -115,12 +115,14 @@ def write_tokenizer(vocabulary: int, folder: Path) -> None:
 
 
 def _write_pairs(vocabulary: int, folder: Path) -> None:
-    """A byte-level BPE of single bytes and pairs of bytes: no training, every id has a text."""
+    """A byte-level BPE of bytes, pairs and triples of them: no training, every id has a text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pairs = list(itertools.product(letters, letters))
+    triples = ((left + right, third) for (left, right), third in itertools.product(pairs, letters))
     merges = list(
-        itertools.islice(itertools.product(letters, letters), max(vocabulary - len(letters), 0))
+        itertools.islice(itertools.chain(pairs, triples), max(vocabulary - len(letters), 0))
     )
     tokens = [*letters, *(left + right for left, right in merges)]
     ids = {token: number for number, token in enumerate(tokens)}
