@@ -103,9 +103,7 @@ TASKS = (
     Task("prefill of 2048 tokens", BRAIN, (OURS, GENERATE, LLAMA), 3, single(2048, 1)),
     Task("decode of 128 tokens after 128", BRAIN, (OURS, GENERATE, LLAMA), 3, single(128, 128)),
     Task("document of 8192 + 128 tokens", BRAIN, (OURS, LLAMA), 1, single(8192, 128)),
-    Task(
-        "16 requests of 256-2048 + 64 tokens", BRAIN, (OURS, GENERATE, BATCH, LLAMA), 1, requests
-    ),
+    Task("16 requests of 256-2048 + 64 tokens", BRAIN, (OURS, GENERATE, BATCH, LLAMA), 1, requests),
 )
 
 

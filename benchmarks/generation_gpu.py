@@ -3,8 +3,8 @@
     python -m benchmarks generation-gpu
 
 R1-Distill-Qwen-1.5B and 7B geometry with random bfloat16 weights, our engine beside
-transformers' ``generate`` and ``generate_batch``, each in a process of its own, one loaded at a
-time. The ceilings are measured: a large bfloat16 product, and a device-to-device copy counted
+transformers' ``generate`` (prompts of one length as one batch) and ``generate_batch``, both with
+flash-attn 2 where it is installed, each in a process of its own, one loaded at a time. The ceilings are measured: a large bfloat16 product, and a device-to-device copy counted
 twice. Prefill counts the operations of the matrix products and of causal attention; decode the
 bytes of the weights, read once a step, and of the KV read by every sequence. Nothing is measured
 where there is no GPU.
@@ -30,15 +30,15 @@ from benchmarks.peers.protocol import Answer, Work
 DEVICE = "cuda:0"
 DTYPE = "bfloat16"
 THREADS = 8
-ROUNDS = 3
+ROUNDS = 2
 PREFILLS = (8192, 16_384, 32_768)
 DECODES = ((1, 2048), (32, 2048))
-NEW_TOKENS = 128
+NEW_TOKENS = 64
 MODELS = {"1.5B": QWEN_1_5B, "7B": QWEN_7B}
 ENGINES = {
     "longspan": ("benchmarks.generation_engine",),
-    "transformers generate": ("benchmarks.peers.transformers_generate",),
-    "transformers generate_batch": ("benchmarks.peers.transformers_batch", "sdpa"),
+    "transformers generate": ("benchmarks.peers.transformers_generate", "{attention}", "together"),
+    "transformers generate_batch": ("benchmarks.peers.transformers_batch", "{attention}"),
 }
 Row = dict[str, object]
 
@@ -126,7 +126,7 @@ def decode(process: EngineProcess, size: ModelSize, ceiling: Ceilings) -> Iterat
     for batch, context in DECODES:
         rounds = [
             process.answer(Work(prompts(batch, context, seed), NEW_TOKENS))
-            for seed in range(ROUNDS)
+            for seed in range(ROUNDS + 1)
         ]
         step_s = min(step_seconds(answers) for answers in rounds[1:])
         reached = decode_bytes(size, batch, context + NEW_TOKENS // 2) / step_s
@@ -138,16 +138,9 @@ def decode(process: EngineProcess, size: ModelSize, ceiling: Ceilings) -> Iterat
 
 
 def step_seconds(answers: list[Answer]) -> float:
-    """Seconds of one step of all sequences together.
-
-    An engine that answers one after the other has as many steps as tokens; the time of its
-    prefills is left out of both.
-    """
-    first, last = max(a.first_s for a in answers), max(a.last_s for a in answers)
-    if any(answer.last_s < first for answer in answers):
-        return sum((a.last_s - a.first_s) / (NEW_TOKENS - 1) for a in answers)
-    slowest = min(answers, key=lambda answer: answer.last_s - answer.first_s)
-    return (last - first) / (NEW_TOKENS - 1) if slowest.first_s == first else 0.0
+    """Seconds of one step of all sequences together: those after the last one's first token."""
+    late = max(answers, key=lambda answer: answer.first_s)
+    return (late.last_s - late.first_s) / (NEW_TOKENS - 1)
 
 
 def measure(folder: Path) -> Iterator[Row]:
@@ -166,7 +159,8 @@ def measure(folder: Path) -> Iterator[Row]:
         for engine, (module, *more) in ENGINES.items():
             about: Row = {"model": name, "engine": engine}
             try:
-                arguments = (str(model), DTYPE, DEVICE, *more)
+                arguments = [str(model), DTYPE, DEVICE]
+                arguments += [part.format(attention=peers_attention()) for part in more]
                 with EngineProcess(module, *arguments, threads=THREADS) as process:
                     for part in (prefill, decode):
                         for row in part(process, size, ceiling):
@@ -174,6 +168,13 @@ def measure(folder: Path) -> Iterator[Row]:
                             yield about | row
             except EngineFailed as failure:
                 yield about | {"work": f"failed: {str(failure).rpartition(chr(10))[2]}"}
+
+
+def peers_attention() -> str:
+    """The fastest attention that transformers finds here."""
+    from transformers.utils import is_flash_attn_2_available
+
+    return "flash_attention_2" if is_flash_attn_2_available() else "sdpa"
 
 
 def main() -> list[Row]:

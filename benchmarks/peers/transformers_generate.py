@@ -1,6 +1,8 @@
-"""transformers' ``generate``: one request after the other.
+"""transformers' ``generate``: one request after the other, or all together.
 
-python -m benchmarks.peers.transformers_generate FOLDER DTYPE DEVICE
+    python -m benchmarks.peers.transformers_generate FOLDER DTYPE DEVICE [ATTENTION [together]]
+
+Together they are one batch, which takes prompts of one length.
 """
 
 from __future__ import annotations
@@ -12,17 +14,18 @@ from typing import Any
 from benchmarks.peers.protocol import Answer, Clock, Engine, Work, serve
 
 
-class FirstToken:
-    """A streamer that only looks at the clock."""
+class Tokens:
+    """A streamer that only looks at the clocks."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, clocks: Sequence[Clock]) -> None:
+        self._clocks = clocks
         self._prompt_seen = False
 
     def put(self, tokens: Any) -> None:
-        """The prompt comes first, then each token."""
+        """The prompts come first, then a token of each."""
         if self._prompt_seen:
-            self._clock.token(int(tokens))
+            for clock, token in zip(self._clocks, tokens.tolist(), strict=True):
+                clock.token(token)
         self._prompt_seen = True
 
     def end(self) -> None:
@@ -43,25 +46,32 @@ def load(folder: str, dtype: str, device: str, attention: str) -> Any:
 
 
 def start(arguments: Sequence[str]) -> Engine:
-    """Load the model with transformers' default attention."""
+    """Load the model, with transformers' default attention where none is named."""
     import torch
 
-    folder, dtype, device = arguments
-    model = load(folder, dtype, device, "sdpa")
+    folder, dtype, device, *more = arguments
+    attention, *together = more or ["sdpa"]
+    model = load(folder, dtype, device, attention)
 
     @torch.inference_mode()
+    def generate(prompts: Sequence[Sequence[int]], clocks: Sequence[Clock], tokens: int) -> None:
+        ids = torch.tensor([list(prompt) for prompt in prompts], device=device)
+        model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=tokens,
+            do_sample=False,
+            streamer=Tokens(clocks),
+        )
+
     def answer(work: Work) -> list[Answer]:
         started = time.perf_counter()
         clocks = [Clock(started) for _ in work.prompts]
-        for clock, prompt in zip(clocks, work.prompts, strict=True):
-            ids = torch.tensor([prompt], device=device)
-            model.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=work.new_tokens,
-                do_sample=False,
-                streamer=FirstToken(clock),
-            )
+        if together:
+            generate(work.prompts, clocks, work.new_tokens)
+        else:
+            for clock, prompt in zip(clocks, work.prompts, strict=True):
+                generate([prompt], [clock], work.new_tokens)
         return [clock.answer() for clock in clocks]
 
     return answer
