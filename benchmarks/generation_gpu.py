@@ -4,10 +4,10 @@
 
 R1-Distill-Qwen-1.5B and 7B geometry with random bfloat16 weights, our engine beside
 transformers' ``generate`` (prompts of one length as one batch) and ``generate_batch``, both with
-flash-attn 2 where it is installed, each in a process of its own, one loaded at a time. The ceilings are measured: a large bfloat16 product, and a device-to-device copy counted
-twice. Prefill counts the operations of the matrix products and of causal attention; decode the
-bytes of the weights, read once a step, and of the KV read by every sequence. Nothing is measured
-where there is no GPU.
+flash-attn 2 where it is installed, each in a process of its own, one loaded at a time. The ceilings
+are measured: a large bfloat16 product, and a device-to-device copy counted twice. Prefill counts
+the operations of the matrix products and of causal attention; decode the bytes of the weights, read
+once a step, and of the KV read by every sequence. Nothing is measured where there is no GPU.
 """
 
 from __future__ import annotations
@@ -172,9 +172,9 @@ def measure(folder: Path) -> Iterator[Row]:
 
 def peers_attention() -> str:
     """The fastest attention that transformers finds here."""
-    from transformers.utils import is_flash_attn_2_available
+    from transformers.utils import import_utils
 
-    return "flash_attention_2" if is_flash_attn_2_available() else "sdpa"
+    return "flash_attention_2" if import_utils.is_flash_attn_2_available() else "sdpa"
 
 
 def main() -> list[Row]:
