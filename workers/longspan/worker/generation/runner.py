@@ -14,7 +14,7 @@ from longspan.worker.attention.eight_bit import EightBitPages
 from longspan.worker.attention.eight_bit_backend import EightBitBackend
 from longspan.worker.attention.folded import FoldedBackend
 from longspan.worker.attention.policy import ModelPolicy
-from longspan.worker.attention.pool import LayerPages
+from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
 from longspan.worker.attention.rows import AttentionRows
 from longspan.worker.attention.step_attention import step_attention
 from longspan.worker.generation.captured import captured_groups
@@ -109,7 +109,7 @@ class Runner:
             rows = attention_rows(members)
             ids = np.concatenate([chunk.tokens for chunk in members])
             out = graphs.run(decode_inputs(ids, rows), policy)
-            if policy.selects:
+            if policy.selects and (rows.ends % PAGE_TOKENS == 0).any():
                 self._complete(rows)
             if len(groups) == 1:
                 return out
