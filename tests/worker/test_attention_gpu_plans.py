@@ -315,6 +315,36 @@ def test_every_choice_without_a_kernel_library_can_be_made() -> None:
     assert isinstance(make_backend(Kind.VARLEN), VarlenBackend)
 
 
+@pytest.mark.parametrize("asks", [True, False], ids=["torch 2.13", "torch 2.11"])
+def test_torch_is_told_of_grouped_heads_where_it_asks(
+    asks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its earlier function takes them, and has no parameter to say so."""
+
+    def earlier(
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        cu_q: torch.Tensor,
+        cu_k: torch.Tensor,
+        max_q: int,
+        max_k: int,
+        *,
+        return_aux: emulator.AuxRequest | None = None,
+        scale: float | None = None,
+        window_size: tuple[int, int] = (-1, -1),
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        return VARLEN(
+            q, k, v, cu_q, cu_k, max_q, max_k,
+            return_aux=return_aux, scale=scale, window_size=window_size,
+        )  # fmt: skip
+
+    monkeypatch.setattr(
+        "torch.nn.attention.varlen.varlen_attn", emulator.torch_varlen if asks else earlier
+    )
+    assert_close(*both(make_backend(Kind.VARLEN), MIXED, (6, 2), 16))
+
+
 def test_a_missing_library_is_an_import_error() -> None:
     """Asking for a kernel that is not installed says so."""
     with pytest.raises(ImportError, match="flash_attn"):
