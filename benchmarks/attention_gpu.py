@@ -241,9 +241,11 @@ def selecting_rows(
 
 
 @torch.inference_mode()
-def measure(bench: Bench) -> list[Row]:
+def measure(bench: Bench) -> Iterator[Row]:
     """Everything."""
-    return [*prefills(bench), *decodes(bench), *selections(bench)]
+    yield from prefills(bench)
+    yield from decodes(bench)
+    yield from selections(bench)
 
 
 def on_gpu() -> Bench:
@@ -255,20 +257,26 @@ def on_gpu() -> Bench:
     return Bench(installed_backends(device, geometry.dim), geometry, ceiling, Sizes())
 
 
-def main() -> list[Row]:
-    """Run the measurement; one row that says why where it cannot."""
+def rows() -> Iterator[Row]:
+    """The rows, as they come; one that says why where nothing can be measured."""
     if not torch.cuda.is_available():
-        return [{"work": "skipped: this machine has no CUDA device"}]
+        yield {"work": "skipped: this machine has no CUDA device"}
+        return
     bench = on_gpu()
-    first: Row = {
+    yield {
         "kernel": torch.cuda.get_device_name(),
         "work": "bfloat16 product, copy",
         "reached": f"{bench.ceiling.operations / 1e12:.0f} TFLOP/s, "
         f"{bench.ceiling.bytes / 1e9:.0f} GB/s",
     }
-    return [first, *measure(bench)]
+    yield from measure(bench)
+
+
+def main() -> list[Row]:
+    """Run the measurement."""
+    return list(rows())
 
 
 if __name__ == "__main__":
-    for row in main():
+    for row in rows():
         print(row, flush=True)

@@ -148,14 +148,20 @@ def row_of(part: Part, tokens: int, policy: str, reading: Reading, full: Reading
     }
 
 
-def main(part: Part = WHOLE) -> list[Row]:
-    """Run a part; one row that says why where it cannot."""
+def rows(part: Part) -> Iterator[Row]:
+    """The rows, as they come; one that says why where nothing can be measured."""
     if not torch.cuda.is_available():
-        return [{"policy": "skipped: this machine has no CUDA device"}]
-    return list(measure(part))
+        yield {"policy": "skipped: this machine has no CUDA device"}
+        return
+    yield from measure(part)
+
+
+def main(part: Part = WHOLE) -> list[Row]:
+    """Run a part."""
+    return list(rows(part))
 
 
 if __name__ == "__main__":
     for one in (WHOLE, MILLION):
-        for row in main(one):
+        for row in rows(one):
             print(row, flush=True)

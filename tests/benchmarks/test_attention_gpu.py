@@ -23,7 +23,7 @@ def test_every_policy_is_measured_on_every_kernel() -> None:
     """Full attention has a ratio of at most 1 to the fastest full one; rows say what was done."""
     geometry = Geometry(2, 1, 16, torch.device("cpu"), torch.float32)
     kernels: dict[str, Backend] = {"cpu": CpuBackend(), "the same again": CpuBackend()}
-    rows = measure(Bench(kernels, geometry, Ceilings(1e12, 1e11), SIZES))
+    rows = list(measure(Bench(kernels, geometry, Ceilings(1e12, 1e11), SIZES)))
     works = [str(row["work"]) for row in rows]
     assert works.count("prefill of 3072") == 10
     assert works.count("prefill of 6144") == 6  # the second kernel's full attention alone
