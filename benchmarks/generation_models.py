@@ -70,7 +70,12 @@ QWEN_7B = ModelSize(
 
 
 def write_model(
-    size: ModelSize, folder: Path, *, dtype: str = "float32", device: str = "cpu"
+    size: ModelSize,
+    folder: Path,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    context_tokens: int = CONTEXT_TOKENS,
 ) -> Path:
     """Write a random model that never ends an answer by itself; returns ``folder``.
 
@@ -90,7 +95,7 @@ def write_model(
         num_key_value_heads=size.kv_heads,
         vocab_size=size.vocabulary,
         tie_word_embeddings=size.tied,
-        max_position_embeddings=CONTEXT_TOKENS,
+        max_position_embeddings=context_tokens,
         initializer_range=DEVIATION,
         bos_token_id=None,
         eos_token_id=None,

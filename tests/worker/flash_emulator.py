@@ -187,7 +187,11 @@ def flash4_varlen(
     deterministic: bool = False,
     return_lse: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """flash_attn.cute.flash_attn_varlen_func with a page table: lse is [heads, total_q]."""
+    """flash_attn.cute.flash_attn_varlen_func with a page table: lse is [heads, total_q].
+
+    Blocks of fewer than 256 keys are loaded whole, as Hopper's TMA does where they are a tile: what
+    is not finite behind the last key comes through.
+    """
     check(page_table is not None and seqused_k is not None, "not emulated")
     check(cu_seqlens_q is not None, "not emulated")
     assert page_table is not None
@@ -206,7 +210,17 @@ def flash4_varlen(
     read = paged(k, v, page_table, seqused_k)
     left, right = (-1 if side is None else side for side in window_size)
     out, lse = attend(q, lengths, seqused_k, read, softmax_scale, causal, (left, right))
+    if k.shape[1] < 256:
+        weightless = [v[block].flatten(0, 1) * 0 for block in last_blocks(page_table, seqused_k, k)]
+        parts = torch.split(out, lengths.tolist())
+        out = torch.cat([p + w.sum(0) for p, w in zip(parts, weightless, strict=True)])
     return out, lse if return_lse else None
+
+
+def last_blocks(table: torch.Tensor, lengths: torch.Tensor, k: torch.Tensor) -> list[int]:
+    """The block of each sequence's last key."""
+    last = (lengths.long() - 1) // k.shape[1]
+    return [int(block) for block in table.gather(1, last[:, None])[:, 0]]
 
 
 def torch_varlen(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from importlib import invalidate_caches
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longspan.worker.attention.base import Attended, Backend
+from longspan.worker.attention.by_phase import ByPhase
 from longspan.worker.attention.cpu import CpuBackend
 from longspan.worker.attention.flash2 import Flash2
 from longspan.worker.attention.flash3 import Flash3
@@ -35,14 +37,19 @@ from longspan.worker.attention.torch_varlen import VarlenBackend, grouped, piece
 from tests.worker import flash_emulator as emulator
 from tests.worker.test_paged_attention import CPU, layer_of, rows_of
 
+VARLEN = partial(emulator.torch_varlen, enable_gqa=True)
 BACKENDS: dict[str, Backend] = {
     "flash2": FoldedBackend(Flash2(emulator.flash2_varlen, emulator.flash2_with_kvcache)),
     "flash3": FoldedBackend(Flash3(emulator.flash3_with_kvcache)),
     "flash4": FoldedBackend(Flash4(emulator.flash4_varlen, 0)),
-    "varlen": VarlenBackend(emulator.torch_varlen, emulator.AuxRequest(lse=True)),
-    "varlen, small tiles": VarlenBackend(
-        emulator.torch_varlen, emulator.AuxRequest(lse=True), key_tile=300
+    "flash4 + 2": FoldedBackend(
+        ByPhase(
+            Flash4(emulator.flash4_varlen, 1, hopper=True),
+            Flash2(emulator.flash2_varlen, emulator.flash2_with_kvcache),
+        )
     ),
+    "varlen": VarlenBackend(VARLEN, emulator.AuxRequest(lse=True)),
+    "varlen, small tiles": VarlenBackend(VARLEN, emulator.AuxRequest(lse=True), key_tile=300),
     "tiled": TiledBackend(),
     "tiled, small tiles": TiledBackend(key_tile=100, scores=20_000),
 }
@@ -193,7 +200,7 @@ def test_static_decode_tables_give_the_same_as_a_planned_step() -> None:
     for row, table in zip(tables, rows.block_tables, strict=True):
         row[: len(table)] = torch.from_numpy(table)
     keys = torch.from_numpy(rows.ends).int()
-    for name in ("flash2", "flash3", "flash4"):
+    for name in ("flash2", "flash3", "flash4", "flash4 + 2"):
         backend = BACKENDS[name]
         assert isinstance(backend, FoldedBackend)
         for window in (None, 300):
@@ -283,7 +290,8 @@ EVERYTHING = frozenset(Kind) - {Kind.CPU, Kind.TILED}
         (Machine("cuda", (9, 0), EVERYTHING), False, 128, Kind.TILED),
         (Machine("cuda", (9, 0), EVERYTHING), True, 576, Kind.TILED),
         (Machine("cuda", (9, 0), EVERYTHING), True, 100, Kind.TILED),
-        (Machine("cuda", (9, 0), EVERYTHING - {Kind.FLASH3}), True, 128, Kind.FLASH2),
+        (Machine("cuda", (9, 0), EVERYTHING - {Kind.FLASH3}), True, 128, Kind.FLASH4_2),
+        (Machine("cuda", (9, 0), EVERYTHING - {Kind.FLASH3}), True, 72, Kind.FLASH2),
         (Machine("cuda", (9, 0), frozenset({Kind.FLASH4, Kind.VARLEN})), True, 192, Kind.FLASH4),
         (Machine("cuda", (10, 0), EVERYTHING), True, 128, Kind.FLASH4),
         (Machine("cuda", (10, 0), EVERYTHING), True, 192, Kind.FLASH2),
@@ -307,6 +315,36 @@ def test_every_choice_without_a_kernel_library_can_be_made() -> None:
     assert isinstance(make_backend(Kind.VARLEN), VarlenBackend)
 
 
+@pytest.mark.parametrize("asks", [True, False], ids=["torch 2.13", "torch 2.11"])
+def test_torch_is_told_of_grouped_heads_where_it_asks(
+    asks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its earlier function takes them, and has no parameter to say so."""
+
+    def earlier(
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        cu_q: torch.Tensor,
+        cu_k: torch.Tensor,
+        max_q: int,
+        max_k: int,
+        *,
+        return_aux: emulator.AuxRequest | None = None,
+        scale: float | None = None,
+        window_size: tuple[int, int] = (-1, -1),
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        return VARLEN(
+            q, k, v, cu_q, cu_k, max_q, max_k,
+            return_aux=return_aux, scale=scale, window_size=window_size,
+        )  # fmt: skip
+
+    monkeypatch.setattr(
+        "torch.nn.attention.varlen.varlen_attn", emulator.torch_varlen if asks else earlier
+    )
+    assert_close(*both(make_backend(Kind.VARLEN), MIXED, (6, 2), 16))
+
+
 def test_a_missing_library_is_an_import_error() -> None:
     """Asking for a kernel that is not installed says so."""
     with pytest.raises(ImportError, match="flash_attn"):
@@ -319,14 +357,18 @@ def test_installed_libraries_are_found_without_importing_them(
     """Each by the module that only it brings; flash-attn 4 shares its package with 2."""
     here = installed()
     (tmp_path / "flash_attn" / "cute").mkdir(parents=True)
+    interface = tmp_path / "flash_attn" / "cute" / "interface.py"
     for module in ("flash_attn/__init__", "flash_attn/cute/__init__", "flash_attn_interface"):
         (tmp_path / f"{module}.py").write_text("raise ImportError('imported by the probe')")
+    interface.write_text("def flash_attn_varlen_func(q, k, v, num_splits=1): ...")
     monkeypatch.syspath_prepend(tmp_path)
     assert installed() - here == {Kind.FLASH3, Kind.FLASH4}
     assert Kind.VARLEN in here
     (tmp_path / "flash_attn_2_cuda.py").touch()
     invalidate_caches()
-    assert installed() - here == {Kind.FLASH2, Kind.FLASH3, Kind.FLASH4}
+    assert installed() - here == {Kind.FLASH2, Kind.FLASH3, Kind.FLASH4, Kind.FLASH4_2}
+    interface.write_text("def flash_attn_varlen_func(q, k, v): ...")  # flash-attn 2's draft of it
+    assert installed() - here == {Kind.FLASH2, Kind.FLASH3}
 
 
 def test_pages_are_seen_as_blocks_without_a_copy() -> None:

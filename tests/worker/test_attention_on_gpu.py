@@ -100,7 +100,7 @@ def test_tiled_backend(chunks: list[tuple[int, int]]) -> None:
     assert_equals_definition(backend, rows, latents, 8)
 
 
-@pytest.mark.parametrize("kind", [Kind.FLASH2, Kind.FLASH3, Kind.FLASH4])
+@pytest.mark.parametrize("kind", [Kind.FLASH2, Kind.FLASH3, Kind.FLASH4, Kind.FLASH4_2])
 def test_graph_replays_equal_plain_steps(kind: Kind) -> None:
     """Captured decode steps of several sizes and lengths give the definition's outputs."""
     backend = backend_of(kind, 128)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longspan.worker.attention.base import Attended, Backend
+from longspan.worker.attention.by_phase import ByPhase
 from longspan.worker.attention.centroids import make_centroids
 from longspan.worker.attention.cpu import CpuBackend
 from longspan.worker.attention.flash2 import Flash2
@@ -36,13 +38,20 @@ from longspan.worker.generation.sequence import HOLE
 from tests.worker import flash_emulator as emulator
 
 CPU = torch.device("cpu")
+VARLEN = partial(emulator.torch_varlen, enable_gqa=True)
 BACKENDS: dict[str, Backend] = {
     "naive": NaiveBackend(),
     "cpu": CpuBackend(),
     "flash2": FoldedBackend(Flash2(emulator.flash2_varlen, emulator.flash2_with_kvcache)),
     "flash3": FoldedBackend(Flash3(emulator.flash3_with_kvcache)),
     "flash4": FoldedBackend(Flash4(emulator.flash4_varlen, 0)),
-    "varlen": VarlenBackend(emulator.torch_varlen, emulator.AuxRequest(lse=True)),
+    "flash4 + 2": FoldedBackend(
+        ByPhase(
+            Flash4(emulator.flash4_varlen, 1, hopper=True),
+            Flash2(emulator.flash2_varlen, emulator.flash2_with_kvcache),
+        )
+    ),
+    "varlen": VarlenBackend(VARLEN, emulator.AuxRequest(lse=True)),
     "tiled": TiledBackend(),
 }
 WINDOW = LayerPolicy(kind=Kind.WINDOW, prefix_pages=1, window_pages=2)

@@ -15,6 +15,8 @@ import torch
 
 from longspan.worker.attention.base import Attended
 from longspan.worker.attention.folded import FoldedTables
+from longspan.worker.attention.page_parts import cut_pool, cut_table, hopper_tile
+from longspan.worker.attention.pool import PAGE_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +27,15 @@ class Flash4:
         varlen: ``flash_attn.cute.flash_attn_varlen_func``.
         num_splits: parts that long keys are cut into, 0 for the library's choice. Hopper has
             code for 1 only, and so decodes long sequences slowly.
+        hopper: show prefills the pages in parts of a tile of Hopper's kernel, which it loads by
+            TMA. All of a tile is then read, behind a sequence's last key too: what lies there
+            must be finite (``Slots.fresh``). Decoded tokens begin pages without writing to the
+            rest of them, so decode calls keep whole pages, which are read up to the last key.
     """
 
     varlen: Callable[..., Any]
     num_splits: int
+    hopper: bool = False
 
     def __call__(
         self,
@@ -41,15 +48,18 @@ class Flash4:
         window: tuple[int, int],
     ) -> Attended:
         """See ``PagedKernel``."""
+        size = PAGE_TOKENS
+        if self.hopper and not tables.decode:
+            size = hopper_tile(keys.shape[-1], values.shape[-1], windowed=window[0] >= 0)
         out, lse = self.varlen(
             query,
-            keys,
-            values,
+            cut_pool(keys, size),
+            cut_pool(values, size),
             cu_seqlens_q=tables.query_offsets,
             max_seqlen_q=tables.longest_query,
             max_seqlen_k=tables.longest_keys,
             seqused_k=tables.keys,
-            page_table=tables.block_table,
+            page_table=cut_table(tables.block_table, size),
             softmax_scale=scale,
             causal=True,
             window_size=tuple(None if side < 0 else side for side in window),

@@ -49,7 +49,7 @@ class LayerPages:
         stored = [(self.keys, keys)] if self.latent else [(self.keys, keys), (self.values, values)]
         for pages, new in stored:
             if slots.fresh is not None:
-                pages[slots.fresh] = 0
+                pages.index_fill_(0, slots.fresh, 0)
             if slots.single is not None:
                 page, offset = slots.single
                 pages[page, :, offset] = new[:, 0]
@@ -77,9 +77,10 @@ class Slots:
 
     Attributes:
         pages, offsets: int64 [tokens].
-        fresh: int64, pages that get their first token and are zeroed before: a kernel that
-            multiplies masked values by zero would let a NaN through that a former owner left.
-            None where the kernel does not read them.
+        fresh: int64, pages that get their first token and stay in part unwritten; they are
+            zeroed before: a kernel that multiplies masked values by zero would let a NaN through
+            that a former owner left. None where there are none, and in a decode step on a GPU,
+            whose kernels do not read behind the last key.
         completed: int64, pages that get their last token and may be selected from then on.
         summarised: int64, where what stands for these is kept, for those who do not look into
             them; None where nobody asks for it.

@@ -67,10 +67,9 @@ class AttentionRows:
         ]
         page = torch.from_numpy(np.concatenate(pages).astype(np.int64)).to(device)
         offset = torch.from_numpy(np.concatenate(positions) % PAGE_TOKENS).to(device)
-        fresh = page[offset == 0] if device.type == "cpu" else None
+        fresh = self._begun(device)
         full = self._completed(self.block_tables, device) if bounds or summaries else None
         summarised = self._completed(self.numbers, device) if summaries and self.numbers else full
-        fresh = fresh if fresh is not None and len(fresh) else None
         alone = device.type == "cpu" and len(page) == 1
         return Slots(
             page,
@@ -80,6 +79,15 @@ class AttentionRows:
             summarised if summaries else None,
             (int(page), int(offset)) if alone else None,
         )
+
+    def _begun(self, device: torch.device) -> torch.Tensor | None:
+        """The pages that get their first token with this row, and do not become full."""
+        begun = [
+            table[end // PAGE_TOKENS]
+            for table, start, end in zip(self.block_tables, self.starts, self.ends, strict=True)
+            if end % PAGE_TOKENS and start <= end // PAGE_TOKENS * PAGE_TOKENS
+        ]
+        return torch.tensor(begun, dtype=torch.int64).to(device) if begun else None
 
     def _completed(
         self, tables: Sequence[npt.NDArray[np.int32]], device: torch.device

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from longspan.worker.attention.base import Backend
+from longspan.worker.attention.by_phase import ByPhase
 from longspan.worker.attention.cpu import CpuBackend
 from longspan.worker.attention.flash2 import Flash2
 from longspan.worker.attention.flash3 import Flash3
@@ -27,6 +32,7 @@ class Kind(StrEnum):
     FLASH2 = "flash-attn 2"
     FLASH3 = "flash-attn 3"
     FLASH4 = "flash-attn 4"
+    FLASH4_2 = "flash-attn 4 + 2"
     VARLEN = "torch varlen_attn"
     TILED = "torch, tiled"
 
@@ -51,8 +57,9 @@ HOPPER, BLACKWELL = 9, 10
 
 _ANY = (Kind.FLASH2, Kind.VARLEN)
 PREFERENCE = {
-    # On Hopper flash-attn 4 does not split long keys over the GPU when it decodes.
-    HOPPER: (Kind.FLASH3, Kind.FLASH2, Kind.FLASH4, Kind.VARLEN),
+    # On Hopper flash-attn 4 does not split long keys over the GPU when it decodes, and
+    # flash-attn 2 is slow in prefills: together they are fast in both.
+    HOPPER: (Kind.FLASH3, Kind.FLASH4_2, Kind.FLASH2, Kind.FLASH4, Kind.VARLEN),
     BLACKWELL: (Kind.FLASH4, *_ANY),
     8: _ANY,
     11: _ANY,
@@ -83,7 +90,9 @@ def _fits(kind: Kind, major: int, head_dim: int) -> bool:
     """Whether the kernel has code for heads of this size."""
     # On Blackwell its kernel for 256 takes no lengths of keys, and there is none between.
     widest = 128 if kind is Kind.FLASH4 and major == BLACKWELL else 256
-    return head_dim <= widest and head_dim % 8 == 0
+    # flash-attn 4 loads no pages of heads between multiples of 16.
+    multiple = 16 if kind in (Kind.FLASH4, Kind.FLASH4_2) else 8
+    return head_dim <= widest and head_dim % multiple == 0
 
 
 def probe(device: torch.device) -> Machine:
@@ -101,15 +110,21 @@ def installed() -> frozenset[Kind]:
         Kind.VARLEN: "torch.nn.attention.varlen",
     }
     found = {kind for kind, module in modules.items() if find_spec(module) is not None}
-    return frozenset(found | {Kind.FLASH4} if _has_flash4() else found)
+    if _has_flash4():
+        found |= {Kind.FLASH4, Kind.FLASH4_2} if Kind.FLASH2 in found else {Kind.FLASH4}
+    return frozenset(found)
 
 
 def _has_flash4() -> bool:
-    """True where ``flash_attn.cute`` is installed; to ask for its spec would import flash_attn."""
+    """True where ``flash_attn.cute`` is installed; to ask for its spec would import flash_attn.
+
+    flash-attn 2's source distribution brings a first draft of it, in the same folder: it does not
+    know splits, and overwrites the right one where it is installed later.
+    """
     package = find_spec("flash_attn")
-    if package is None:
-        return False
-    return any((Path(root) / "cute").is_dir() for root in package.submodule_search_locations or ())
+    roots = package.submodule_search_locations if package else None
+    interfaces = [Path(root) / "cute" / "interface.py" for root in roots or ()]
+    return any(path.is_file() and "num_splits" in path.read_text("utf-8") for path in interfaces)
 
 
 def make_backend(kind: Kind, *, capability: tuple[int, int] = (0, 0)) -> Backend:
@@ -126,19 +141,36 @@ def make_backend(kind: Kind, *, capability: tuple[int, int] = (0, 0)) -> Backend
         case Kind.TILED:
             return TiledBackend()
         case Kind.VARLEN:
-            varlen = import_module("torch.nn.attention.varlen")
-            return VarlenBackend(varlen.varlen_attn, varlen.AuxRequest(lse=True))
+            return VarlenBackend(*_varlen())
         case Kind.FLASH2:
-            flash = import_module("flash_attn")
-            kernel = Flash2(flash.flash_attn_varlen_func, flash.flash_attn_with_kvcache)
-            return FoldedBackend(kernel)
+            return FoldedBackend(_flash2())
         case Kind.FLASH3:
             flash = import_module("flash_attn_interface")
             return FoldedBackend(Flash3(flash.flash_attn_with_kvcache))
         case Kind.FLASH4:
-            flash = import_module("flash_attn.cute")
-            splits = 0 if capability[0] == BLACKWELL else 1
-            return FoldedBackend(Flash4(flash.flash_attn_varlen_func, splits))
+            return FoldedBackend(_flash4(capability[0]))
+        case Kind.FLASH4_2:
+            return FoldedBackend(ByPhase(prefill=_flash4(capability[0]), decode=_flash2()))
+
+
+def _varlen() -> tuple[Callable[..., Any], Any]:
+    """The kernel and its request for log-sum-exps; torch 2.11 takes grouped heads unasked."""
+    varlen = import_module("torch.nn.attention.varlen")
+    kernel = varlen.varlen_attn
+    if "enable_gqa" in signature(kernel).parameters:
+        kernel = partial(kernel, enable_gqa=True)
+    return kernel, varlen.AuxRequest(lse=True)
+
+
+def _flash2() -> Flash2:
+    flash = import_module("flash_attn")
+    return Flash2(flash.flash_attn_varlen_func, flash.flash_attn_with_kvcache)
+
+
+def _flash4(major: int) -> Flash4:
+    flash = import_module("flash_attn.cute")
+    splits = 0 if major == BLACKWELL else 1
+    return Flash4(flash.flash_attn_varlen_func, splits, hopper=major == HOPPER)
 
 
 def select_backend(device: torch.device, dtype: torch.dtype, head_dim: int) -> Backend:

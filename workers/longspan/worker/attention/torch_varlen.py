@@ -111,7 +111,8 @@ class VarlenBackend(UnfoldedSelection):
     rows of the result unwritten.
 
     Args:
-        kernel: ``torch.nn.attention.varlen.varlen_attn``.
+        kernel: ``torch.nn.attention.varlen.varlen_attn``, told to take grouped heads where it
+            asks to be told.
         return_lse: ``torch.nn.attention.varlen.AuxRequest(lse=True)``.
     """
 
@@ -169,7 +170,6 @@ class VarlenBackend(UnfoldedSelection):
             return_aux=self._return_lse,
             scale=scale,
             window_size=bounds,
-            enable_gqa=True,
         )
         # Its docstring says [tokens, heads]; its registered shape is flash-attn's [heads, tokens].
         return Attended(out, lse.T)
