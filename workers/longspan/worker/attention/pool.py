@@ -46,15 +46,25 @@ class LayerPages:
 
         ``keys`` and ``values`` are [kv_heads, tokens, d] and [kv_heads, tokens, dv].
         """
+        self.begin(slots)
         stored = [(self.keys, keys)] if self.latent else [(self.keys, keys), (self.values, values)]
         for pages, new in stored:
-            if slots.fresh is not None:
-                pages[slots.fresh] = 0
             if slots.single is not None:
                 page, offset = slots.single
                 pages[page, :, offset] = new[:, 0]
             else:
                 pages[slots.pages, :, slots.offsets] = new.transpose(0, 1)
+        self.complete(slots)
+
+    def begin(self, slots: Slots) -> None:
+        """What comes before a row's tokens are stored."""
+        if slots.fresh is not None:
+            self.keys[slots.fresh] = 0
+            if not self.latent:
+                self.values[slots.fresh] = 0
+
+    def complete(self, slots: Slots) -> None:
+        """What comes after a row's tokens were stored."""
         if slots.completed is not None and self.bounds is not None:
             self.bounds[:, slots.completed] = quest.bounds(self.keys[slots.completed])
         if slots.completed is not None and slots.summarised is not None:
