@@ -76,7 +76,8 @@ def place(
     """
     kv_heads, d = keys.shape[1], keys.shape[-1]
     states = qkv.view(len(qkv), -1, d)
-    query, key, value = states.split((states.shape[1] - 2 * kv_heads, kv_heads, kv_heads), 1)
+    sizes = (states.shape[1] - 2 * kv_heads, kv_heads, kv_heads)
+    query, key, value = torch.split(states, sizes, 1)
     if norms is not None:
         query = _normed(query, norms.query, norms.epsilon)
         key = _normed(key, norms.key, norms.epsilon)

@@ -228,7 +228,9 @@ class FusedDecoder(torch.nn.Module):
         places = Places(past_key_values, longspan, flat)
         for layer in self._layers:
             layer.run(hidden, turn, places)
-        kept = hidden[: len(positions)] if isinstance(logits_to_keep, int) else hidden[logits_to_keep]
+        kept = (
+            hidden[: len(positions)] if isinstance(logits_to_keep, int) else hidden[logits_to_keep]
+        )
         return Logits(self._head.product(self._norm(kept))[None])
 
 

@@ -26,7 +26,7 @@ class JoinedWeight:
     """
 
     def __init__(self, linears: Sequence[torch.nn.Linear]) -> None:
-        self.sizes = [linear.out_features for linear in linears]
+        self.sizes = [layer.out_features for layer in linears]
         self._weight = _joined(linears, "weight")
         self._bias = None if linears[0].bias is None else _joined(linears, "bias")
         self._turned = self._weight.t()
@@ -77,17 +77,18 @@ def _groups(layer: Any) -> list[list[Any]]:
 
 
 def _alike(linears: Sequence[Any]) -> bool:
-    if any(type(linear) is not torch.nn.Linear for linear in linears):
+    if any(type(layer) is not torch.nn.Linear for layer in linears):
         return False
-    return len({(linear.in_features, linear.bias is None) for linear in linears}) == 1
+    return len({(layer.in_features, layer.bias is None) for layer in linears}) == 1
 
 
 def _joined(linears: Sequence[torch.nn.Linear], name: str) -> torch.Tensor:
     """Their parameters of this name below each other; a single one is not copied."""
-    parts = [getattr(linear, name).detach() for linear in linears]
+    parts: list[torch.Tensor] = [getattr(layer, name).detach() for layer in linears]
     if len(parts) == 1:
         return parts[0]
     whole = torch.cat(parts)
-    for linear, part in zip(linears, whole.split([len(part) for part in parts]), strict=True):
-        setattr(linear, name, torch.nn.Parameter(part, requires_grad=False))
+    sizes = [len(part) for part in parts]
+    for layer, part in zip(linears, torch.split(whole, sizes), strict=True):
+        setattr(layer, name, torch.nn.Parameter(part, requires_grad=False))
     return whole
