@@ -83,7 +83,7 @@ class Staging:
         self._sent: Any = None
         if device.type == "cuda":
             integers, tables = integers.pin_memory(), tables.pin_memory()
-            self._sent = torch.cuda.Event()
+            self._sent = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._host = DecodeInputs(integers, tables)
         self._integers, self._tables = integers.numpy(), tables.numpy()
         # Cloned where the device is the host: a step must not see the next one's inputs.
@@ -215,7 +215,9 @@ def decode_inputs(ids: npt.NDArray[np.uint32], rows: AttentionRows) -> DecodeInp
     tables = padded(rows.block_tables)
     pages = tables[np.arange(len(ids)), rows.starts // PAGE_TOKENS]
     integers = np.empty((len(ids), 5), np.int64)
-    columns = (ids, rows.starts, pages, rows.starts % PAGE_TOKENS, rows.ends)
-    for place, column in enumerate(columns):
-        integers[:, place] = column
+    integers[:, 0] = ids
+    integers[:, 1] = rows.starts
+    integers[:, 2] = pages
+    integers[:, 3] = rows.starts % PAGE_TOKENS
+    integers[:, 4] = rows.ends
     return DecodeInputs(torch.from_numpy(integers), torch.from_numpy(tables))

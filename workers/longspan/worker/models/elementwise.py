@@ -76,7 +76,7 @@ def place(
     """
     kv_heads, d = keys.shape[1], keys.shape[-1]
     states = qkv.view(len(qkv), -1, d)
-    sizes = (states.shape[1] - 2 * kv_heads, kv_heads, kv_heads)
+    sizes = [states.shape[1] - 2 * kv_heads, kv_heads, kv_heads]
     query, key, value = torch.split(states, sizes, 1)
     if norms is not None:
         query = _normed(query, norms.query, norms.epsilon)
