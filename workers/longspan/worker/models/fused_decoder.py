@@ -95,7 +95,7 @@ class FusedLayer:
         layer: transformers' own.
         window: its attention's.
         products: of its weights.
-        gate: of its MLP.
+        elementwise: what lies between them.
     """
 
     def __init__(
