@@ -23,8 +23,8 @@ from longspan.worker.generation.decode_graph import (
     DecodeGraphs,
     DecodeInputs,
     Repeat,
+    Staging,
     decode_inputs,
-    pad,
     repeat_eagerly,
 )
 from tests.worker import flash_emulator as emulator
@@ -193,7 +193,10 @@ def test_warm_up_touches_the_scratch_page_alone() -> None:
 def test_inputs_of_a_step() -> None:
     """Columns say which token goes to which slot and how many keys it sees."""
     ids, rows = step_of([255, 256], seed=2)
-    inputs = pad(decode_inputs(ids, rows), 3, BLOCKS, SCRATCH)
+    staging = Staging(4, BLOCKS, SCRATCH, CPU)
+    staging.send(decode_inputs(*step_of([300, 1, 2, 3], seed=1)), 4)
+    staging.send(decode_inputs(ids, rows), 3)
+    inputs = staging.on_device(3, BLOCKS)
     assert inputs.ids.tolist() == [*ids.tolist(), 0]
     assert inputs.positions.tolist() == [255, 256, 0]
     assert inputs.slots.offsets.tolist() == [255, 0, 0]
@@ -205,4 +208,6 @@ def test_inputs_of_a_step() -> None:
     assert inputs.keys.tolist() == [256, 257, 1]
     assert inputs.keys.dtype == torch.int32
     assert inputs.block_tables.shape == (3, BLOCKS)
-    assert inputs.block_tables[2].tolist() == [SCRATCH] * BLOCKS
+    assert inputs.block_tables[0, 0] == rows.block_tables[0][0]
+    assert inputs.block_tables[1, :2].tolist() == rows.block_tables[1].tolist()
+    assert inputs.block_tables[2, 0] == SCRATCH

@@ -28,8 +28,8 @@ from longspan.worker.attention.zones import Zones
 from longspan.worker.generation.captured import captured_groups
 from longspan.worker.generation.decode_graph import (
     DecodeGraphs,
+    Staging,
     decode_inputs,
-    pad,
     repeat_eagerly,
 )
 from longspan.worker.generation.plan import Chunk, SequenceId, StepPlan
@@ -88,7 +88,9 @@ def test_rows_see_what_the_definition_says(
         lengths=np.ones(len(positions), np.int64),
         block_tables=[row.block_tables[0] for row in rows],
     )
-    inputs = pad(decode_inputs(np.zeros(len(positions), np.uint32), joined), 5, 9, SCRATCH)
+    staging = Staging(5, 9, SCRATCH, CPU)
+    staging.send(decode_inputs(np.zeros(len(positions), np.uint32), joined), 5)
+    inputs = staging.on_device(5, 9)
     attention = DecodeAttention(
         BACKENDS[kind],  # type: ignore[arg-type]
         model(policy),

@@ -14,7 +14,7 @@ from longspan.worker.generation.serving import quicken
 from longspan.worker.models import seam
 from longspan.worker.models.few_rows import FewRows
 from longspan.worker.models.fused_decoder import WINDOWS, FusedDecoder
-from longspan.worker.models.packed_linear import can_pack, pack_linears
+from longspan.worker.models.packed_linear import can_pack, pack_linears, packed_products
 from tests.worker.decoders import ARCHITECTURES, DIFFERENCES, tiny_decoder
 from tests.worker.packed_steps import CPU, runner_of, walks_of, worst
 
@@ -64,7 +64,9 @@ def test_steps_of_few_rows_equal_eager_attention(folder: Path, length: int, few:
     walks = walks_of(load(folder, "eager"), (4 * length,), VOCABULARY)
     model = load(folder, seam.ATTENTION)
     assert pack_linears(model, few)
-    runner = runner_of(model, running=FusedDecoder(model))
+    products = packed_products(model)
+    assert products is not None
+    runner = runner_of(model, running=FusedDecoder(model, products))
     [walk] = walks
     while walk.left:
         logits = runner.run(StepPlan((walk.chunk(length),)))

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longspan.worker.sampling.batch_sampler import sample_batch
+from longspan.worker.sampling.batch_sampler import best, sample_batch
 from longspan.worker.sampling.params import SamplingParams
 from longspan.worker.sampling.row import SamplingRow
 from longspan.worker.sampling.sampler import sample
@@ -195,3 +195,17 @@ def test_a_gpu_draws_what_a_cpu_draws() -> None:
         for index in range(32)
     ]
     assert sample(logits.cuda(), rows) == sample(logits, rows)
+
+
+def test_best_is_greedy() -> None:
+    """Its tokens are those of greedy rows, the first of equal ones, and a NaN is the largest."""
+    logits = random_logits(8, 4, 300).bfloat16()
+    logits[3] = 1.0
+    logits[5, 7] = float("nan")
+    largest, tokens = best(logits)
+    rows = [SamplingRow(SamplingParams(max_tokens=1), index) for index in range(8)]
+    assert tokens == sample(logits, rows)
+    assert tokens[3] == 0
+    assert largest[5] != largest[5]
+    del largest[5]
+    assert largest == torch.cat((logits[:5], logits[6:])).float().amax(-1).tolist()

@@ -46,16 +46,22 @@ class LayerPages:
 
         ``keys`` and ``values`` are [kv_heads, tokens, d] and [kv_heads, tokens, dv].
         """
+        self.begin(slots)
         stored = [(self.keys, keys)] if self.latent else [(self.keys, keys), (self.values, values)]
         for pages, new in stored:
-            if slots.fresh is not None:
-                pages.index_fill_(0, slots.fresh, 0)
             if slots.single is not None:
                 page, offset = slots.single
                 pages[page, :, offset] = new[:, 0]
             else:
                 pages[slots.pages, :, slots.offsets] = new.transpose(0, 1)
         self.complete(slots)
+
+    def begin(self, slots: Slots) -> None:
+        """What comes before a row's tokens are stored."""
+        if slots.fresh is not None:
+            self.keys.index_fill_(0, slots.fresh, 0)
+            if not self.latent:
+                self.values.index_fill_(0, slots.fresh, 0)
 
     def complete(self, slots: Slots) -> None:
         """Note down what the pages that became full hold, all their keys being there."""

@@ -84,9 +84,8 @@ def open_session(options: ModelOptions, files: DecoderFiles, tokens: int) -> Ses
     device = open_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     model = load_decoder(files, device=options.device, dtype=options.dtype)
-    weights, running = inner_weights(model), model
-    if device.type == "cpu":
-        running = quicken(model, dtype, device, compiled=False)
+    weights = inner_weights(model)
+    running = quicken(model, dtype, device, compiled=False)
     shapes = probe(model, device)
     whole = -(-tokens // PAGE_TOKENS) * PAGE_TOKENS
     page_bytes = PAGE_TOKENS * dtype.itemsize * sum(shape.numbers for shape in shapes)

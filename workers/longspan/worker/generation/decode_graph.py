@@ -65,10 +65,56 @@ class DecodeInputs:
         """The same on another device."""
         return DecodeInputs(self.integers.to(device), self.block_tables.to(device))
 
-    def copy_(self, source: DecodeInputs) -> None:
-        """Take over the contents of inputs of the same shape."""
-        self.integers.copy_(source.integers)
-        self.block_tables.copy_(source.block_tables)
+
+class Staging:
+    """The inputs that graphs read, and memory of the host that they are sent from.
+
+    The host's memory is pinned for a GPU: a copy from other memory waits for the device.
+
+    Args:
+        rows: most sequences of a step.
+        blocks: most pages of one sequence.
+        scratch_page: see ``DecodeGraphs``.
+    """
+
+    def __init__(self, rows: int, blocks: int, scratch_page: int, device: torch.device) -> None:
+        padding = torch.tensor([0, 0, scratch_page, 0, 1])
+        integers = padding.repeat(rows, 1)
+        tables = torch.full((rows, blocks), scratch_page, dtype=torch.int32)
+        self._padding = padding.numpy()
+        self._sent: Any = None
+        if device.type == "cuda":
+            integers, tables = integers.pin_memory(), tables.pin_memory()
+            self._sent = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._host = DecodeInputs(integers, tables)
+        self._integers, self._tables = integers.numpy(), tables.numpy()
+        # Cloned where the device is the host: a step must not see the next one's inputs.
+        self._device = DecodeInputs(integers.to(device, copy=True), tables.to(device, copy=True))
+
+    def on_device(self, rows: int, blocks: int) -> DecodeInputs:
+        """Those of so many sequences of so many pages: the first of what was allocated once."""
+        return self._device.first(rows, blocks)
+
+    def send(self, inputs: DecodeInputs, rows: int) -> None:
+        """Send inputs on the CPU, followed by padding up to ``rows``.
+
+        Rows that only pad store a first token in the scratch page and attend to it alone.
+        """
+        used, pages = inputs.block_tables.shape
+        assert pages <= self._tables.shape[1], "a sequence is longer than the context"
+        if self._sent is not None:
+            self._sent.synchronize()
+        self._integers[:used] = inputs.integers.numpy()
+        self._integers[used:rows] = self._padding
+        # Behind a sequence's pages stay those of former ones: no key of it lies there.
+        self._tables[:used, :pages] = inputs.block_tables.numpy()
+        self._tables[used:rows] = self._padding[2]
+        width = self._tables.shape[1]
+        host, device = self._host.first(rows, width), self._device.first(rows, width)
+        device.integers.copy_(host.integers, non_blocking=True)
+        device.block_tables.copy_(host.block_tables, non_blocking=True)
+        if self._sent is not None:
+            self._sent.record(torch.cuda.current_stream(device.integers.device))
 
 
 Forward = Callable[[DecodeInputs, ModelPolicy], torch.Tensor]
@@ -115,11 +161,9 @@ class DecodeGraphs:
         self._forward = forward
         self._buckets = tuple(buckets)
         self._device = device
-        self._blocks = blocks
-        self._scratch_page = scratch_page
         self._capture = capture or CudaCapture()
-        # Allocated once: a smaller bucket is the first rows of the largest.
-        self._inputs = padding(self._buckets[-1], blocks, scratch_page).to(device)
+        self._blocks = blocks
+        self._staging = Staging(self._buckets[-1], blocks, scratch_page, device)
         self._steps: dict[tuple[int, int, str], Repeat] = {}
 
     def warm_up(self) -> None:
@@ -135,15 +179,13 @@ class DecodeGraphs:
         blocks = self._blocks
         if not policy.full:
             blocks = block_bucket(inputs.block_tables.shape[1], blocks)
-        filled = pad(inputs, bucket, blocks, self._scratch_page)
-        self._inputs.first(bucket, blocks).copy_(filled)
+        self._staging.send(inputs, bucket)
         return self._step(bucket, blocks, policy)()[: inputs.rows]
 
     def _step(self, bucket: int, blocks: int, policy: ModelPolicy) -> Repeat:
         key = bucket, blocks, "" if policy.full else policy.name
         if key not in self._steps:
-            inputs = self._inputs.first(bucket, blocks)
-            step = partial(self._forward, inputs, policy)
+            step = partial(self._forward, self._staging.on_device(bucket, blocks), policy)
             self._steps[key] = self._capture(step, self._device)
         return self._steps[key]
 
@@ -188,22 +230,10 @@ def decode_inputs(ids: npt.NDArray[np.uint32], rows: AttentionRows) -> DecodeInp
     assert rows.tokens == len(ids) == len(rows.starts), "a decode step has one token a sequence"
     tables = padded(rows.block_tables)
     pages = tables[np.arange(len(ids)), rows.starts // PAGE_TOKENS]
-    columns = (ids, rows.starts, pages, rows.starts % PAGE_TOKENS, rows.ends)
-    integers = np.stack([column.astype(np.int64) for column in columns], axis=1)
+    integers = np.empty((len(ids), 5), np.int64)
+    integers[:, 0] = ids
+    integers[:, 1] = rows.starts
+    integers[:, 2] = pages
+    integers[:, 3] = rows.starts % PAGE_TOKENS
+    integers[:, 4] = rows.ends
     return DecodeInputs(torch.from_numpy(integers), torch.from_numpy(tables))
-
-
-def padding(rows: int, blocks: int, scratch_page: int) -> DecodeInputs:
-    """Rows that store a first token in the scratch page and attend to it alone."""
-    integers = torch.tensor([0, 0, scratch_page, 0, 1]).repeat(rows, 1)
-    return DecodeInputs(integers, torch.full((rows, blocks), scratch_page, dtype=torch.int32))
-
-
-def pad(inputs: DecodeInputs, rows: int, blocks: int, scratch_page: int) -> DecodeInputs:
-    """The inputs as the first of ``rows`` rows, with block tables of ``blocks`` pages."""
-    used, pages = inputs.block_tables.shape
-    assert pages <= blocks, "a sequence is longer than the context"
-    padded = padding(rows, blocks, scratch_page)
-    padded.integers[:used] = inputs.integers
-    padded.block_tables[:used, :pages] = inputs.block_tables
-    return padded

@@ -32,10 +32,11 @@ from longspan.worker.memory import host_free_bytes
 from longspan.worker.models import seam
 from longspan.worker.models.decoder_files import DecoderFiles, find_decoder
 from longspan.worker.models.few_rows import CACHED_BYTES, FewRows, measure_few_rows
-from longspan.worker.models.fused_decoder import FusedDecoder, can_fuse
+from longspan.worker.models.fused_decoder import FusedDecoder, is_known
 from longspan.worker.models.geometry import SUMMARIES
+from longspan.worker.models.joined_weight import can_join, join_weights
 from longspan.worker.models.loading import load_decoder
-from longspan.worker.models.packed_linear import can_pack, pack_linears
+from longspan.worker.models.packed_linear import can_pack, pack_linears, packed_products
 from longspan.worker.models.probe import LayerShape, probe
 from longspan.worker.models.upcast_linear import upcast_linears
 from longspan.worker.options import WorkerOptions
@@ -73,9 +74,8 @@ def serve_decoder(options: WorkerOptions) -> Served:
     files = find_decoder(Path(options.model))
     dtype = choose_dtype(options.dtype, device)
     model = load_decoder(files, device=options.device, dtype=options.dtype)
-    weights, running = inner_weights(model), model
-    if device.type == "cpu":
-        running = quicken(model, dtype, device, compiled=options.compile)
+    weights = inner_weights(model)
+    running = quicken(model, dtype, device, compiled=options.compile)
     shapes = probe(model, device)
     policies = policies_for(options.attention, shapes, files.fingerprint, dtype.itemsize)
     layout, page_frames = policies.layout, sum(policies.sizes)
@@ -109,7 +109,7 @@ def serve_decoder(options: WorkerOptions) -> Served:
     runner = Runner(running, pool, backend)
     table = PageTable(frames, policies.sizes, pages=numbers)
     context = min(files.context_tokens, table.total * PAGE_TOKENS)
-    if options.compile:
+    if options.compile and running is model:
         runner.compile()
     token_s = self_check(runner, model, vocabulary=files.vocabulary)
     runner.graphs = capture_graphs(runner, options.decode_batches, context, scratch_page=frames)
@@ -156,14 +156,29 @@ def serve_decoder(options: WorkerOptions) -> Served:
 def quicken(
     model: torch.nn.Module, dtype: torch.dtype, device: torch.device, *, compiled: bool
 ) -> torch.nn.Module:
-    """The model in the form that this processor computes fastest; its layers are changed."""
+    """The model in the form that this processor computes fastest; its layers are changed.
+
+    ``compiled`` says that torch.compile will get the model; what is fused for a GPU needs it not.
+    """
+    if device.type == "cuda":
+        return _fused_on_gpu(model)
     if dtype.itemsize == 2 and not (dtype is torch.bfloat16 and has_bfloat16(device)):
         upcast_linears(model)
     elif not compiled and can_pack(dtype):
         few = _few_rows(dtype, inner_weights(model) * dtype.itemsize)
-        if pack_linears(model, few, keep=(seam.LATENT_WEIGHT,)) and can_fuse(model):
-            return FusedDecoder(model)
+        if not pack_linears(model, few, keep=(seam.LATENT_WEIGHT,)) or not is_known(model):
+            return model
+        products = packed_products(model)
+        return FusedDecoder(model, products) if products else model
     return model
+
+
+def _fused_on_gpu(model: torch.nn.Module) -> torch.nn.Module:
+    if not is_known(model) or not can_join(model):
+        return model
+    fused = FusedDecoder(model, join_weights(model), direct=True)
+    fused.compile_elementwise()
+    return fused
 
 
 def _few_rows(dtype: torch.dtype, weight_bytes: int) -> FewRows:

@@ -29,6 +29,7 @@ from longspan.worker.generation.scheduler import Scheduler
 from longspan.worker.kv.chain import KeySpace
 from longspan.worker.kv.label import Label
 from longspan.worker.kv.pages import PageTable
+from longspan.worker.sampling.batch_sampler import best
 from longspan.worker.sampling.grammar_source import BadGrammar
 from longspan.worker.sampling.output import Output
 from longspan.worker.sampling.row import SamplingRow
@@ -171,14 +172,18 @@ class Generation:
         """The tokens of the chunks that sample, in their order."""
         started = time.perf_counter()
         logits = self._runner.run(plan)
+        rows = [self._row(sequence_id) for sequence_id in plan.sampled]
+        tokens: list[int] | None = None
+        if all(row.params.greedy and row.mask is None for row in rows):
+            largest, tokens = best(logits)
+        else:
+            largest = logits.amax(-1).tolist()
         # A NaN shows in the largest of its row: half precision overflows where weights do.
-        for sequence_id, largest in zip(plan.sampled, logits.amax(-1).tolist(), strict=True):
-            if not isfinite(largest):
+        for sequence_id, logit in zip(plan.sampled, largest, strict=True):
+            if not isfinite(logit):
                 self._faults[sequence_id] = (NOT_FINITE, "the model's logits are not finite")
-        tokens = sample(
-            logits.nan_to_num() if self._faults else logits,
-            [self._row(sequence_id) for sequence_id in plan.sampled],
-        )
+        if tokens is None:
+            tokens = sample(logits.nan_to_num() if self._faults else logits, rows)
         self._step_s = time.perf_counter() - started
         return tokens
 

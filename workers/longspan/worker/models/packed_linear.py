@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from longspan.worker.models.few_rows import ROWS_HINT, FewRows
+from longspan.worker.models.product import DecoderProducts, LayerProducts
 
 ROWS_STEP = 64
 """oneDNN makes and keeps a kernel for every number of rows that it meets; so it meets few."""
@@ -66,6 +67,10 @@ class PackedWeight:
             padded = input.new_zeros(wanted, self._in_features)
         padded[:rows].copy_(input)
         return self._run(padded)[:rows]
+
+    def add_product(self, hidden: torch.Tensor, input: torch.Tensor) -> None:
+        """Add the product of ``input``, [rows, in], to the first rows of ``hidden``, in place."""
+        hidden[: len(input)].add_(self.product(input))
 
     def __call__(self, input: torch.Tensor) -> torch.Tensor:
         """[.., in] -> [.., all outputs]."""
@@ -162,6 +167,24 @@ def pack_linears(model: torch.nn.Module, few: FewRows, *, keep: tuple[str, ...] 
         for name, linear in linears.items():
             setattr(parent, name, PackedLinear(linear, few))
     return True
+
+
+def packed_products(model: Any) -> DecoderProducts | None:
+    """Of a decoder of the Llama family; None where a linear layer is not packed."""
+    if type(model.lm_head) is not PackedLinear:
+        return None
+    layers = []
+    for layer in model.model.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        siblings = (attention.q_proj, mlp.gate_proj)
+        alone = (attention.o_proj, mlp.down_proj)
+        if not all(type(s) is SiblingLinear for s in siblings):
+            return None
+        if not all(type(linear) is PackedLinear for linear in alone):
+            return None
+        ordered = (attention.q_proj, attention.o_proj, mlp.gate_proj, mlp.down_proj)
+        layers.append(LayerProducts(*(linear.packed for linear in ordered)))
+    return DecoderProducts(layers, model.lm_head.packed)
 
 
 def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -24,6 +24,16 @@ def sample_batch(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> list[int]
     return tokens
 
 
+def best(logits: torch.Tensor) -> tuple[list[float], list[int]]:
+    """Of each row of [rows, vocabulary] the largest logit, and the first token that has it.
+
+    What greedy rows without masks ask for; the device is waited for once.
+    """
+    largest, tokens = logits.max(-1)
+    values: list[list[float]] = torch.stack((largest.double(), tokens.double())).tolist()
+    return values[0], [int(token) for token in values[1]]
+
+
 def _masked(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> torch.Tensor:
     """The logits with -inf where a row's mask forbids."""
     masked = [index for index, row in enumerate(rows) if row.mask is not None]
