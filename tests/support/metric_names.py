@@ -28,7 +28,7 @@ def _of(*values: str) -> Values:
 
 
 _ROLE = {"role": _of("encoder", "decoder")}
-_TIER = {"tier": _of("pool", "ram", "disk")}
+_TIER = {"tier": _of("pool", "host", "ram", "disk")}
 _LEVEL = {"level": _of("l1", "l2", "flight")}
 _RESULT = {"result": _of("hit", "miss")}
 

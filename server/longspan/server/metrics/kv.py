@@ -8,17 +8,19 @@ from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.server.metrics.families import Families
 from longspan.server.metrics.worker_meter import WorkerMeter
 
-POOL, RAM, DISK = "pool", "ram", "disk"
+POOL, HOST, RAM, DISK = "pool", "host", "ram", "disk"
 
 
 class KvMetrics:
-    """Pools and RAM are a worker's own and are summed; all workers of a server share the disk."""
+    """Pools, what lies beside them on the host, and RAM are a worker's own and are summed; all
+    workers of a server share the disk."""
 
     def __init__(self, families: Families) -> None:
         self._pages = families.gauge(
             "longspan_kv_pages",
             "KV pages of 256 tokens: used by running requests, cached or free in the pool, cached "
-            "below it. There a page counts once for each group of layers.",
+            "below it. There a page counts once for each group of layers. On the host lie those of "
+            "the pool that hybrid-host keeps there.",
             "tier",
             "state",
         )
@@ -31,7 +33,8 @@ class KvMetrics:
         self._lookups = families.counter(
             "longspan_kv_lookups_total",
             "Whole pages of prompts that were looked for. Below the pool only what the tiers above "
-            "did not have is.",
+            "did not have is. On the host: one kv head of a page that was chosen; a hit lay on the "
+            "device already.",
             "tier",
             "result",
         )
@@ -62,6 +65,7 @@ class KvMetrics:
         self._count(POOL, "hit", now.found_pages - before.found_pages)
         self._count(POOL, "miss", now.brought_pages - before.brought_pages)
         for tier, earlier, later in (
+            (HOST, before.host, now.host),
             (RAM, before.ram, now.ram),
             (DISK, before.disk, now.disk),
         ):
@@ -81,6 +85,7 @@ class KvMetrics:
             self._pages.labels(POOL, state).set(pages)
         self._bytes.labels(POOL).set(sum(one.pool_bytes for one in workers))
         self._capacity.labels(POOL).set(sum(one.pool_capacity_bytes for one in workers))
+        self._below(HOST, [one.kept.host for one in workers if one.kept.HasField(HOST)])
         self._below(RAM, [one.kept.ram for one in workers if one.kept.HasField(RAM)])
         disks = [one.kept.disk for one in workers if one.kept.HasField(DISK)]
         if disks:

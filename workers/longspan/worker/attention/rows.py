@@ -68,8 +68,11 @@ class AttentionRows:
         page = torch.from_numpy(np.concatenate(pages).astype(np.int64)).to(device)
         offset = torch.from_numpy(np.concatenate(positions) % PAGE_TOKENS).to(device)
         fresh = page[offset == 0] if device.type == "cpu" else None
-        full = self._completed(self.block_tables, device) if bounds or summaries else None
-        summarised = self._completed(self.numbers, device) if summaries and self.numbers else full
+        known = self._completed(self.block_tables) if bounds or summaries else None
+        named = self._completed(self.numbers) if summaries and self.numbers else known
+        full, summarised = (
+            x if x is None else torch.from_numpy(x).to(device) for x in (known, named)
+        )
         fresh = fresh if fresh is not None and len(fresh) else None
         alone = device.type == "cpu" and len(page) == 1
         return Slots(
@@ -79,11 +82,10 @@ class AttentionRows:
             full,
             summarised if summaries else None,
             (int(page), int(offset)) if alone else None,
+            _pairs(known, named) if summaries else (),
         )
 
-    def _completed(
-        self, tables: Sequence[npt.NDArray[np.int32]], device: torch.device
-    ) -> torch.Tensor | None:
+    def _completed(self, tables: Sequence[npt.NDArray[np.int32]]) -> npt.NDArray[np.int64] | None:
         """The pages that become full with this row."""
         firsts, lasts = self.starts // PAGE_TOKENS, self.ends // PAGE_TOKENS
         full = [
@@ -91,4 +93,12 @@ class AttentionRows:
             for table, first, last in zip(tables, firsts, lasts, strict=True)
             if last > first
         ]
-        return torch.from_numpy(np.concatenate(full).astype(np.int64)).to(device) if full else None
+        return np.concatenate(full).astype(np.int64) if full else None
+
+
+def _pairs(
+    known: npt.NDArray[np.int64] | None, named: npt.NDArray[np.int64] | None
+) -> list[tuple[int, int]]:
+    if known is None or named is None:
+        return []
+    return list(zip(known.tolist(), named.tolist(), strict=True))
