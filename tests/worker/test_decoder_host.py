@@ -58,9 +58,9 @@ def policy(folder: Path, layer: LayerPolicy) -> str:
 @pytest.fixture(scope="module")
 def worker(model: Path) -> Iterator[Worker]:
     """One worker for all tests of this module."""
-    flags = ("--attention", policy(model, replace(FAR, on_host=True)))
-    flags += ("--kv-host-bytes", str(HOST_BYTES))
-    with decoder(model, *flags, kv_bytes=KV_BYTES) as worker:
+    host = ("--kv-host-bytes", str(HOST_BYTES))
+    far = policy(model, replace(FAR, on_host=True))
+    with decoder(model, "--attention", far, *host, kv_bytes=KV_BYTES) as worker:
         yield worker
 
 

@@ -121,8 +121,8 @@ def test_pages_go_down_and_come_back() -> None:
     assert sorted(firsts) == [room.frames + n * room.slots for n in range(needs.hosted)]
     for layer in on_host:
         keys = torch.randn(SHAPE.kv_heads, PAGE_TOKENS, SHAPE.d)
-        table, number = np.array([layer.frame], np.int32), np.array([3], np.int32)
-        rows = AttentionRows(np.array([0]), np.array([PAGE_TOKENS]), [table], [number])
+        lying_in, number = np.array([layer.frame], np.int32), np.array([3], np.int32)
+        rows = AttentionRows(np.array([0]), np.array([PAGE_TOKENS]), [lying_in], [number])
         layer.write(rows.slots(CPU), keys, -keys)
         assert torch.equal(layer.host_keys[3], keys)
         assert torch.equal(layer.host_values[3], -keys)
