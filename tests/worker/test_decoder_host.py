@@ -138,4 +138,10 @@ async def test_documents_that_do_not_fit_at_once_take_turns(
             for text in texts
         ]
         await sequences.ended(*together)
+        while not (beat := await sequences.heartbeat()).HasField("resources"):
+            pass
     assert [one.tokens for one in together] == [one.tokens for one in alone]
+    host = beat.resources.host
+    assert 0 < host.bytes <= host.capacity_bytes == HOST_PAGES * 3 * LAYER_PAGE <= HOST_BYTES
+    assert host.misses > 0, "what was chosen came from the host"
+    assert host.hits > 0, "and some of it more than once"

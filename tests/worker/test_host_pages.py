@@ -131,6 +131,14 @@ def test_backend_equals_the_definition(name: str, defined: tuple[Document, Atten
     assert found.layer.slots.misses > 0
 
 
+def test_where_all_pages_are_on_the_device_nothing_else_is_seen(
+    defined: tuple[Document, Attended],
+) -> None:
+    """As when a policy's fidelity is measured: in pages that hold everything."""
+    document, expected = defined
+    assert_close(expected, document.attend(BACKENDS["cpu"], ON_HOST, ZONES, CUTS))
+
+
 @pytest.mark.parametrize("slots", [2, 64])
 def test_few_slots_and_many_give_the_same(slots: int, defined: tuple[Document, Attended]) -> None:
     """One row in a turn, or all."""
