@@ -33,9 +33,13 @@ class KvMetrics:
         self._lookups = families.counter(
             "longspan_kv_lookups_total",
             "Whole pages of prompts that were looked for. Below the pool only what the tiers above "
-            "did not have is. On the host: one kv head of a page that was chosen; a hit lay on the "
-            "device already.",
+            "did not have is.",
             "tier",
+            "result",
+        )
+        self._slots = families.counter(
+            "longspan_kv_slot_lookups_total",
+            "Parts of pages on the host that a kv head chose. A miss was copied to the device.",
             "result",
         )
         self._failures = families.counter(
@@ -65,13 +69,15 @@ class KvMetrics:
         self._count(POOL, "hit", now.found_pages - before.found_pages)
         self._count(POOL, "miss", now.brought_pages - before.brought_pages)
         for tier, earlier, later in (
-            (HOST, before.host, now.host),
             (RAM, before.ram, now.ram),
             (DISK, before.disk, now.disk),
         ):
             if now.HasField(tier):
                 self._count(tier, "hit", later.hits - earlier.hits)
                 self._count(tier, "miss", later.misses - earlier.misses)
+        if now.HasField(HOST):
+            self._slots.labels("hit").inc(now.host.hits - before.host.hits)
+            self._slots.labels("miss").inc(now.host.misses - before.host.misses)
         if now.HasField(DISK):
             self._failures.labels(DISK).inc(now.disk.store_failures - before.disk.store_failures)
             self._corrupt.inc(now.disk.corrupt - before.disk.corrupt)
