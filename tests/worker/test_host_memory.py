@@ -103,7 +103,11 @@ def test_models_that_cannot_are_refused(shapes: list[LayerShape], reason: str) -
 
 def test_a_layer_with_its_own_window_stays_on_the_device() -> None:
     shapes = [SHAPE._replace(window=100 if layer % 2 else None) for layer in range(LAYERS)]
-    assert policies_for("hybrid-host", shapes, "fingerprint", 4).hosted == {2, 4, 6}
+    policies = policies_for("hybrid-host", shapes, "fingerprint", 4)
+    assert policies.hosted == {2, 4, 6}
+    needs = host_needs(policies, shapes, torch.float32)
+    assert needs.page_bytes == 3 * PAGE_BYTES
+    assert needs.bounds_bytes == 3 * PAGE_BYTES // 16
 
 
 def test_pages_go_down_and_come_back() -> None:

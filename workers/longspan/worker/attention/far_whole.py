@@ -76,11 +76,9 @@ def _kernel(
     query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``query`` [batch, 1, n, d] over ``keys`` [batch, 1, m, d]: out [batch, 1, n, dv] and lse."""
-    dim = query.shape[-1]
-    if query.device.type == "cpu" and values.shape[-1] == dim:
+    if query.device.type == "cpu" and values.shape[-1] == query.shape[-1]:
         return flash(query, keys, values, scale=scale)
-    half = query.dtype in (torch.float16, torch.bfloat16)
-    if query.device.type == "cuda" and half and dim % 8 == 0 and dim <= WIDEST:
+    if _has_flash(query):
         out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
             query, keys, values, 0.0, False, False, scale=scale
         )
@@ -89,6 +87,14 @@ def _kernel(
     parts = torch.split(query, size, 2)
     done = [_written_out(part, keys, values, scale) for part in parts]
     return torch.cat([out for out, _ in done], 2), torch.cat([lse for _, lse in done], 2)
+
+
+def _has_flash(query: torch.Tensor) -> bool:
+    """True where torch's own flash kernel takes such queries on their GPU."""
+    half = query.dtype in (torch.float16, torch.bfloat16)
+    if query.device.type != "cuda" or not half or query.shape[-1] % 8 or query.shape[-1] > WIDEST:
+        return False
+    return torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
 def _written_out(

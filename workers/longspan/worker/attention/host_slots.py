@@ -19,7 +19,7 @@ class Copy(NamedTuple):
 
 
 class HostSlots:
-    """A cache of slots for each kv head of one layer.
+    """The frames of one layer that hold pages of the host.
 
     Slot i of kv head h is that head's part of frame ``first + i``, so that kernels read it like
     any page.
@@ -39,7 +39,7 @@ class HostSlots:
         self.slots = slots
         self.hits = 0
         self.misses = 0
-        self._heads = [SlotCache(slots) for _ in range(kv_heads)]
+        self._cache = SlotCache(kv_heads, slots, pages)
         self._rewritten = np.zeros(pages, np.bool_)
 
     def rewritten(self, page: int) -> None:
@@ -52,23 +52,17 @@ class HostSlots:
         Returns:
             The frames, in the same shape, and what must be copied before they are read.
         """
+        self._cache.leave()
         self._forget()
-        frames, copies = np.empty_like(selected), []
-        for head, cache in enumerate(self._heads):
-            wanted = selected[:, head].ravel().tolist()
-            cache.leave()
-            filled = cache.hold(wanted)
-            copies += [Copy(page, head, self.first + slot) for page, slot in filled]
-            lying = np.array(cache.slots_of(wanted), np.int64)
-            frames[:, head] = lying.reshape(len(selected), -1) + self.first
-        self.misses += len(copies)
-        self.hits += selected.size - len(copies)
-        return frames, copies
+        heads, pages, slots = self._cache.hold(selected)
+        self.misses += len(pages)
+        self.hits += selected.size - len(pages)
+        frames = (slots + self.first).tolist()
+        copies = map(Copy, pages.tolist(), heads.tolist(), frames)
+        return self._cache.slots_of(selected) + self.first, list(copies)
 
     def _forget(self) -> None:
         gone = np.flatnonzero(self._rewritten)
         if len(gone):
             self._rewritten[gone] = False
-            for cache in self._heads:
-                cache.leave()
-                cache.forget(gone.tolist())
+            self._cache.forget(gone)

@@ -70,9 +70,10 @@ class AttentionRows:
         fresh = page[offset == 0] if device.type == "cpu" else None
         known = self._completed(self.block_tables) if bounds or summaries else None
         named = self._completed(self.numbers) if summaries and self.numbers else known
-        full, summarised = (
-            x if x is None else torch.from_numpy(x).to(device) for x in (known, named)
-        )
+        full = None if known is None else torch.from_numpy(known).to(device)
+        summarised = full
+        if named is not None and named is not known:
+            summarised = torch.from_numpy(named).to(device)
         fresh = fresh if fresh is not None and len(fresh) else None
         alone = device.type == "cpu" and len(page) == 1
         return Slots(

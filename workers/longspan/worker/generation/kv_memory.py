@@ -22,10 +22,11 @@ def summary_bytes(policy: ModelPolicy, shapes: Sequence[LayerShape], dtype: torc
     """Bytes on the device that stand for one page over all layers: the centroids that the policy
     looks at, and what pages are chosen by whose frames are given up."""
     centroids, blocks = PAGE_TOKENS // CENTROID_TOKENS, PAGE_TOKENS // BLOCK_KEYS
-    rows = sum(
-        shape.numbers * (centroids * layer.has_centroids + blocks * layer.on_host)
-        for layer, shape in ((policy.layer(index), shape) for index, shape in enumerate(shapes))
-    )
+    rows = 0
+    for index, shape in enumerate(shapes):
+        layer = policy.layer(index)
+        hosted = layer.on_host and shape.window is None
+        rows += shape.numbers * (centroids * layer.has_centroids + blocks * hosted)
     return rows * dtype.itemsize
 
 

@@ -57,13 +57,19 @@ def policy_check(backend: Backend, layer: LayerPages, heads: int) -> None:
     Raises:
         StartFailure: a policy would see something else here.
     """
-    known = len(layer.host_keys) if isinstance(layer, HostPages) else PAGES
-    if min(len(layer.keys), known) < PAGES:
+    if _pages(layer) < PAGES:
         return
     if isinstance(layer, HostPages):
         _check(HostBackend(backend, layer.slots.slots), layer, heads, HOST_CHECKED, HOST_ZONES)
     else:
         _check(backend, layer, heads, CHECKED, ZONES)
+
+
+def _pages(layer: LayerPages) -> int:
+    """Pages that a pool has room for, whole."""
+    if isinstance(layer, HostPages):
+        return min(layer.slots.first, len(layer.host_keys))
+    return len(layer.keys)
 
 
 def _check(

@@ -83,7 +83,8 @@ def serve_decoder(options: WorkerOptions) -> Served:
     pool, frames = opened.layers, opened.frames
     widest = max(max(shape.d, shape.dv) for shape in shapes)
     backend = select_backend(device, dtype, widest)
-    policy_check(backend, pool[-1], shapes[-1].heads)
+    checked = max(policies.hosted, default=len(pool) - 1)
+    policy_check(backend, pool[checked], shapes[checked].heads)
     runner = Runner(running, pool, backend)
     table = PageTable(frames, policies.sizes, pages=opened.numbers)
     context = min(files.context_tokens, table.total * PAGE_TOKENS)
