@@ -72,7 +72,7 @@ CACHES = Row(
             stacked=True,
         ),
         Graph(
-            "KV pages below the pool",
+            "KV pages beside and below the pool",
             "short",
             (query('sum by (tier) (longspan_kv_pages{$servers,tier!="pool"})', "{{tier}}"),),
         ),
@@ -99,6 +99,18 @@ CACHES = Row(
                 ),
             ),
             "A tier is asked for what those above it do not have.",
+        ),
+        Graph(
+            "Chosen pages that lay in a slot",
+            "percentunit",
+            (
+                share(
+                    'longspan_kv_slot_lookups_total{$servers,result="hit"}',
+                    "longspan_kv_slot_lookups_total{$servers}",
+                    "job",
+                ),
+            ),
+            "The others were copied from the host's memory.",
         ),
         Graph(
             "Result cache hits",

@@ -147,6 +147,8 @@ def test_what_fits_is_what_the_weights_leave() -> None:
     whole = min(131_072, left // (256 * kv_bytes) * 256)
     tokens = dict.fromkeys(("full", "hybrid", "hierarchical", "hybrid-exact"), whole)
     tokens |= {"window": 131_072, "summary": 131_072, "lean": 131_072}
+    host = fitting.facts["kv_host_bytes"] // (48 * 2 * 8 * 128 * 2 * 256)
+    tokens["hybrid-host"] = min(131_072, host * 256)
     assert fitting.facts["tokens"] == tokens
     assert found["Tesla T4", "DeepSeek-R1-Distill-Qwen-7B"].verdict is Verdict.ABSENT
     assert "weights do not fit" in found["Tesla T4", "DeepSeek-R1-Distill-Qwen-7B"].detail
@@ -164,6 +166,7 @@ def test_a_folder_is_measured_by_its_own_files(tmp_path: Path) -> None:
         "hybrid": 768,
         "hierarchical": 768,
         "hybrid-exact": 768,
+        "hybrid-host": 0,
         "window": 768,
         "summary": 512,
         "lean": 512,

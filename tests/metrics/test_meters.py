@@ -77,9 +77,10 @@ def test_counts_of_processes_one_after_the_other_are_those_of_all(
 
 def test_two_workers_are_summed_but_for_the_disk_that_they_share() -> None:
     metrics = Metrics()
+    host = pb.Tier(pages=4, bytes=400, capacity_bytes=600, hits=5, misses=2)
     ram = pb.Tier(pages=3, bytes=300, capacity_bytes=500)
     disk = pb.Tier(pages=7, bytes=700, capacity_bytes=900, breaker_open=True)
-    resources = pb.Resources(memory_bytes=10, page_bytes=PAGE_BYTES, ram=ram, disk=disk)
+    resources = pb.Resources(memory_bytes=10, page_bytes=PAGE_BYTES, host=host, ram=ram, disk=disk)
     heartbeat = pb.Heartbeat(used_pages=2, cached_pages=3, total_pages=9, resources=resources)
     with metrics.decoder.meter() as one, metrics.decoder.meter() as other:
         for meter in (one, other):
@@ -90,6 +91,10 @@ def test_two_workers_are_summed_but_for_the_disk_that_they_share() -> None:
         assert states == [4, 6, 8]
         assert value(metrics, pages, tier="ram", state="cached") == 6
         assert value(metrics, pages, tier="disk", state="cached") == 7
+        assert value(metrics, pages, tier="host", state="cached") == 8
+        slots = "longspan_kv_slot_lookups_total"
+        assert [value(metrics, slots, result=r) for r in ("hit", "miss")] == [10, 4]
+        assert value(metrics, "longspan_kv_capacity_bytes", tier="host") == 1200
         assert value(metrics, "longspan_kv_bytes", tier="pool") == 10 * PAGE_BYTES
         assert value(metrics, "longspan_kv_capacity_bytes", tier="ram") == 1000
         assert value(metrics, "longspan_kv_capacity_bytes", tier="disk") == 900

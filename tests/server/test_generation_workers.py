@@ -60,11 +60,12 @@ def test_each_worker_of_a_model_has_a_gpu_of_its_own() -> None:
 def test_sizes_are_handed_on_in_bytes_and_tokens() -> None:
     """Memory may be written with a unit; what is left out is the worker's to choose."""
     sizes = ("--kv-memory", "8GiB", "--step-tokens", "512", "--compile-model", "true")
-    given = _decoder(0, *sizes, "--worker-threads", "3")
+    given = _decoder(0, *sizes, "--worker-threads", "3", "--kv-host", "3GiB")
     assert given["--kv-bytes"] == str(8 << 30)
+    assert given["--kv-host-bytes"] == str(3 << 30)
     assert (given["--step-tokens"], given["--threads"]) == ("512", "3")
     assert "--compile" in given
-    assert not {"--kv-bytes", "--step-tokens", "--compile"} & _decoder(0).keys()
+    assert not {"--kv-bytes", "--kv-host-bytes", "--step-tokens", "--compile"} & _decoder(0).keys()
 
 
 def test_the_default_policy_is_handed_on_as_it_is_named() -> None:

@@ -28,7 +28,7 @@ def _of(*values: str) -> Values:
 
 
 _ROLE = {"role": _of("encoder", "decoder")}
-_TIER = {"tier": _of("pool", "ram", "disk")}
+_TIER = {"tier": _of("pool", "host", "ram", "disk")}
 _LEVEL = {"level": _of("l1", "l2", "flight")}
 _RESULT = {"result": _of("hit", "miss")}
 
@@ -56,6 +56,7 @@ LONGSPAN: Mapping[str, Metric] = {
     "longspan_kv_bytes": Metric("gauge", _TIER),
     "longspan_kv_capacity_bytes": Metric("gauge", _TIER),
     "longspan_kv_lookups_total": Metric("counter", {**_TIER, **_RESULT}),
+    "longspan_kv_slot_lookups_total": Metric("counter", _RESULT),
     "longspan_kv_store_failures_total": Metric("counter", _TIER),
     "longspan_kv_breaker_open": Metric("gauge", _TIER),
     "longspan_kv_corrupt_total": Metric("counter"),

@@ -36,7 +36,7 @@ SMALL_KV_BYTES = 5 << 20
 """Not enough for two documents."""
 TEXT = "".join(f" Tom saw {n} birds and {n * 3 % 41} fish at the lake." for n in range(800))
 QUESTION = story_tokens(" What did Tom see?")[1:]
-POLICIES = ["full", "hybrid", "summary", "lean"]
+POLICIES = ["full", "hybrid", "hybrid-host", "summary", "lean"]
 
 
 @pytest.fixture(scope="module")

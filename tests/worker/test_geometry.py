@@ -112,7 +112,10 @@ def test_a_size_that_is_no_number_is_named(key: str, value: object) -> None:
 def test_the_longest_context_ends_with_the_memory_or_with_the_positions() -> None:
     """1 GiB holds 18,724 tokens of 57,344 bytes, which is 73 pages; 100 GiB hold every position."""
     small, large = (
-        largest_contexts(QWEN_7B.geometry, element_bytes=2, free_bytes=n * GIB) for n in (1, 100)
+        largest_contexts(
+            QWEN_7B.geometry, element_bytes=2, free_bytes=n * GIB, host_bytes=n * 10 * GIB
+        )
+        for n in (1, 100)
     )
     assert small == (
         ContextFit("full", 73 * PAGE_TOKENS, whole=False),
@@ -120,6 +123,7 @@ def test_the_longest_context_ends_with_the_memory_or_with_the_positions() -> Non
         ContextFit("hybrid", 73 * PAGE_TOKENS, whole=False),
         ContextFit("hierarchical", 73 * PAGE_TOKENS, whole=False),
         ContextFit("hybrid-exact", 73 * PAGE_TOKENS, whole=False),
+        ContextFit("hybrid-host", 173 * PAGE_TOKENS, whole=False),
         ContextFit("summary", 131_072, whole=True),
         ContextFit("lean", 438 * PAGE_TOKENS, whole=False),
     )
@@ -143,7 +147,7 @@ def test_what_fits_fits_and_one_page_more_does_not(
     """The longest context takes no more memory than there is, and wastes less than a page."""
     page = model.kv_bytes(element_bytes) * PAGE_TOKENS
     for fit in largest_contexts(model, element_bytes=element_bytes, free_bytes=free_bytes):
-        if fit.policy in ("window", "summary", "lean"):
+        if fit.policy in ("window", "summary", "lean", "hybrid-host"):
             continue
         pages = -(-fit.tokens // PAGE_TOKENS)
         assert pages * page <= max(free_bytes, 0)

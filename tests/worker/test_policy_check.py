@@ -10,6 +10,8 @@ import torch
 
 from longspan.worker.attention.base import Attended
 from longspan.worker.attention.cpu import CpuBackend
+from longspan.worker.attention.host_pages import HostPages
+from longspan.worker.attention.host_slots import HostSlots
 from longspan.worker.attention.pool import LayerPages
 from longspan.worker.failures import StartFailure
 from longspan.worker.generation.policies import Policies, UnknownPolicy, policies_for
@@ -28,6 +30,27 @@ class Deaf(CpuBackend):
     ) -> Attended:
         """What the rows see without selecting."""
         return self.attend(query, layer, plan.own, scale=scale)
+
+
+class Mistaken(HostPages):
+    """Copies other pages from the host than were chosen."""
+
+    def bring(self, selected: torch.Tensor) -> torch.Tensor:
+        """The page before each."""
+        return HostPages.bring(self, (selected - 1).clamp(min=0))
+
+
+def hosted(kind: type[HostPages] = HostPages, *, frames: int = PAGES) -> HostPages:
+    """A pool of one layer whose far pages lie on the host, with slots for one page."""
+    layer = pages(GROUPED, frames + 1)
+    return kind(
+        layer.keys,
+        layer.values,
+        GROUPED.bounds(PAGES, torch.float32, torch.device("cpu")),
+        host_keys=torch.empty(PAGES, *layer.keys.shape[1:]),
+        host_values=torch.empty(PAGES, *layer.values.shape[1:]),
+        slots=HostSlots(frames, 1, GROUPED.kv_heads, PAGES),
+    )
 
 
 def pages(shape: LayerShape, count: int = PAGES) -> LayerPages:
@@ -55,6 +78,14 @@ def test_a_far_state_that_counts_twice_stops_the_start(monkeypatch: pytest.Monke
     )
     with pytest.raises(StartFailure, match="hierarchical attention differs"):
         policy_check(CpuBackend(), pages(GROUPED), GROUPED.heads)
+
+
+def test_pages_on_the_host_are_checked() -> None:
+    """With the few slots that a small pool has; one that is too small is not."""
+    policy_check(CpuBackend(), hosted(), GROUPED.heads)
+    policy_check(CpuBackend(), hosted(Mistaken, frames=PAGES - 1), GROUPED.heads)
+    with pytest.raises(StartFailure, match="hybrid attention differs"):
+        policy_check(CpuBackend(), hosted(Mistaken), GROUPED.heads)
 
 
 def test_few_pages_are_not_checked() -> None:

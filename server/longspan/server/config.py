@@ -114,6 +114,11 @@ class Config(BaseSettings):
     kv_memory: ByteSize | None = Field(
         None, description="memory of each worker's KV pages, as in 8GiB; chosen by the worker"
     )
+    kv_host: ByteSize | None = Field(
+        None,
+        description="host memory of a worker for the pages that hybrid-host keeps there, beside "
+        "kv_ram; by default by what is free",
+    )
     kv_ram: ByteSize = Field(
         ByteSize(0),
         description="host memory of each worker for KV pages that a GPU has no room for",
@@ -137,8 +142,8 @@ class Config(BaseSettings):
     attention: str = Field(
         "full",
         description="how the model reads documents where a request does not say: full, window, "
-        "hybrid, hierarchical, hybrid-exact, summary, lean, or a file that ends in .json, as "
-        "longspan fidelity --calibrate writes",
+        "hybrid, hierarchical, hybrid-exact, hybrid-host, summary, lean, or a file that ends in "
+        ".json, as longspan fidelity --calibrate writes",
     )
     result_cache_memory: ByteSize = Field(
         ByteSize(64 << 20), description="server memory for answers given before; 0 keeps none"

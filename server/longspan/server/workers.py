@@ -126,6 +126,8 @@ def _sizes(config: Config) -> list[str]:
     sizes: list[str] = []
     if config.kv_memory is not None:
         sizes += ["--kv-bytes", str(int(config.kv_memory))]
+    if config.kv_host is not None:
+        sizes += ["--kv-host-bytes", str(int(config.kv_host))]
     if config.step_tokens is not None:
         sizes += ["--step-tokens", str(config.step_tokens)]
     sizes += ["--decode-batches", config.decode_batches]

@@ -76,6 +76,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "(default: full)",
     )
     parser.add_argument(
+        "--kv-host-bytes",
+        type=positive,
+        help="host memory for what a policy keeps there (default: by what is free)",
+    )
+    parser.add_argument(
         "--kv-ram-bytes", type=int, default=0, help="host memory for KV pages that left the pool"
     )
     parser.add_argument("--kv-disk", type=Path, help="folder for KV pages on an SSD")

@@ -99,14 +99,26 @@ def _of_folder(folder: Path) -> Sizes:
 
 
 def _fit(model: Sizes, place: Device) -> Finding:
-    from longspan.worker.models.geometry import GPU_SHARE, HOST_SHARE, geometry, largest_contexts
+    from longspan.worker.models.geometry import (
+        FAR_SHARE,
+        GPU_SHARE,
+        HOST_SHARE,
+        geometry,
+        largest_contexts,
+    )
 
     sizes, element_bytes = geometry(model.config), place.element_bytes
     weights, kv_bytes = model.weight_bytes[element_bytes], sizes.kv_bytes(element_bytes)
     # What a worker takes for its pages by default, once its weights are there.
     share = HOST_SHARE if place.name == CPU else GPU_SHARE
     left_bytes = place.memory_bytes - weights
-    fits = largest_contexts(sizes, element_bytes=element_bytes, free_bytes=int(share * left_bytes))
+    on_host = left_bytes if place.name == CPU else memory_bytes() or 0
+    fits = largest_contexts(
+        sizes,
+        element_bytes=element_bytes,
+        free_bytes=int(share * left_bytes),
+        host_bytes=int(FAR_SHARE * on_host),
+    )
     longest = "; ".join(map(_said, fits)) if left_bytes > 0 else "weights do not fit"
     return Finding(
         f"fits {place.name}",
@@ -121,6 +133,7 @@ def _fit(model: Sizes, place: Device) -> Finding:
             "weight_bytes": weights,
             "kv_bytes_per_token": kv_bytes,
             "kv_share": share,
+            "kv_host_bytes": int(FAR_SHARE * on_host),
             "element_bytes": element_bytes,
             "tokens": {fit.policy: fit.tokens for fit in fits},
         },

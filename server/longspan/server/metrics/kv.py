@@ -8,17 +8,19 @@ from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.server.metrics.families import Families
 from longspan.server.metrics.worker_meter import WorkerMeter
 
-POOL, RAM, DISK = "pool", "ram", "disk"
+POOL, HOST, RAM, DISK = "pool", "host", "ram", "disk"
 
 
 class KvMetrics:
-    """Pools and RAM are a worker's own and are summed; all workers of a server share the disk."""
+    """Pools, what lies beside them on the host, and RAM are a worker's own and are summed; all
+    workers of a server share the disk."""
 
     def __init__(self, families: Families) -> None:
         self._pages = families.gauge(
             "longspan_kv_pages",
             "KV pages of 256 tokens: used by running requests, cached or free in the pool, cached "
-            "below it. There a page counts once for each group of layers.",
+            "below it. There a page counts once for each group of layers. On the host lie those of "
+            "the pool that hybrid-host keeps there.",
             "tier",
             "state",
         )
@@ -33,6 +35,11 @@ class KvMetrics:
             "Whole pages of prompts that were looked for. Below the pool only what the tiers above "
             "did not have is.",
             "tier",
+            "result",
+        )
+        self._slots = families.counter(
+            "longspan_kv_slot_lookups_total",
+            "Parts of pages on the host that a kv head chose. A miss was copied to the device.",
             "result",
         )
         self._failures = families.counter(
@@ -68,6 +75,9 @@ class KvMetrics:
             if now.HasField(tier):
                 self._count(tier, "hit", later.hits - earlier.hits)
                 self._count(tier, "miss", later.misses - earlier.misses)
+        if now.HasField(HOST):
+            self._slots.labels("hit").inc(now.host.hits - before.host.hits)
+            self._slots.labels("miss").inc(now.host.misses - before.host.misses)
         if now.HasField(DISK):
             self._failures.labels(DISK).inc(now.disk.store_failures - before.disk.store_failures)
             self._corrupt.inc(now.disk.corrupt - before.disk.corrupt)
@@ -81,6 +91,7 @@ class KvMetrics:
             self._pages.labels(POOL, state).set(pages)
         self._bytes.labels(POOL).set(sum(one.pool_bytes for one in workers))
         self._capacity.labels(POOL).set(sum(one.pool_capacity_bytes for one in workers))
+        self._below(HOST, [one.kept.host for one in workers if one.kept.HasField(HOST)])
         self._below(RAM, [one.kept.ram for one in workers if one.kept.HasField(RAM)])
         disks = [one.kept.disk for one in workers if one.kept.HasField(DISK)]
         if disks:

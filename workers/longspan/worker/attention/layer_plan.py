@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +74,7 @@ class SelectingRows:
         pages: how many each kv head of a block selects.
         far: how the others are seen.
         selector: how they are chosen.
+        whole: the blocks select none and see all: candidates that lie on the host.
     """
 
     queries: Integers
@@ -82,6 +84,7 @@ class SelectingRows:
     pages: int
     far: Far = Far.NONE
     selector: Selector = Selector.QUEST
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +93,15 @@ class LayerPlan:
 
     fixed: FixedRows | None
     selecting: Sequence[SelectingRows]
+
+
+class _Alike(NamedTuple):
+    """What blocks that are taken together have in common; see ``SelectingRows``."""
+
+    pages: int
+    far: Far
+    selector: Selector
+    whole: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,23 +119,24 @@ def layer_plan(
 ) -> LayerPlan:
     """The plan of a layer where chunk i follows ``policies[i]``."""
     fixed: list[_Row] = []
-    selecting: dict[tuple[int, Far, Selector], list[tuple[_Row, int, Table]]] = {}
+    selecting: dict[_Alike, list[tuple[_Row, int, Table]]] = {}
     for index, policy in enumerate(policies):
         start, end = int(rows.starts[index]), int(rows.ends[index])
         first, table = int(rows.offsets[index]) - start, rows.block_tables[index]
         for block in _blocks(start, end, zones[index], policy):
             row = _row(block, first, table, policy)
             candidates = policy.candidates(block.start // PAGE_TOKENS)
-            if block.dense or not candidates:
+            if (block.dense and not policy.on_host) or not candidates:
                 fixed.append(row)
             else:
-                between = rows.numbers[index] if policy.drops and rows.numbers else table
+                between = rows.numbers[index] if policy.numbered and rows.numbers else table
                 chosen = (row, block.start, between[candidates.start : candidates.stop])
-                alike = policy.selected_pages, policy.far, policy.selector
+                pages = 0 if block.dense else policy.selected_pages
+                alike = _Alike(pages, policy.far, policy.selector, block.dense)
                 selecting.setdefault(alike, []).append(chosen)
     return LayerPlan(
         fixed=FixedRows(_queries(fixed), _rows(fixed)) if fixed else None,
-        selecting=[_selecting(*alike, chosen) for alike, chosen in selecting.items()],
+        selecting=[_selecting(alike, chosen) for alike, chosen in selecting.items()],
     )
 
 
@@ -154,7 +167,7 @@ def _joined(parts: Iterator[Block]) -> Iterator[Block]:
 def _row(block: Block, first: int, table: Table, policy: LayerPolicy) -> _Row:
     length = block.end - block.start
     last_page = (block.end - 1) // PAGE_TOKENS + 1
-    if block.dense:
+    if block.dense and not policy.on_host:
         return _Row(first + block.start, length, block.start, table[:last_page])
     page = block.start // PAGE_TOKENS
     window = policy.first_window_page(page)
@@ -164,18 +177,17 @@ def _row(block: Block, first: int, table: Table, policy: LayerPolicy) -> _Row:
     return _Row(first + block.start, length, block.start - hidden, seen)
 
 
-def _selecting(
-    pages: int, far: Far, selector: Selector, chosen: Sequence[tuple[_Row, int, Table]]
-) -> SelectingRows:
+def _selecting(alike: _Alike, chosen: Sequence[tuple[_Row, int, Table]]) -> SelectingRows:
     rows = [row for row, _, _ in chosen]
     return SelectingRows(
         queries=_queries(rows),
         rows=_rows(rows),
         starts=np.array([start for _, start, _ in chosen], np.int64),
         candidates=[candidates for _, _, candidates in chosen],
-        pages=pages,
-        far=far,
-        selector=selector,
+        pages=alike.pages,
+        far=alike.far,
+        selector=alike.selector,
+        whole=alike.whole,
     )
 
 

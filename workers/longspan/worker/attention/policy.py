@@ -62,7 +62,8 @@ class LayerPolicy:
     [D - window_pages, D], and in ``selected_pages`` of those between, each kv head its own.
     All keys are seen where ``FULL`` says so; and, where pages are selected, from the first
     ``dense_pages`` pages and from the whole task behind the documents. ``selector`` says how pages
-    are chosen, ``far`` how those are seen that are left.
+    are chosen, ``far`` how those are seen that are left. ``on_host`` changes nothing of that: pages
+    before the window lie in the host's memory, and what is chosen of them is copied when it is.
 
     Raises:
         ValueError: a number is negative, or has no meaning for this kind.
@@ -75,6 +76,7 @@ class LayerPolicy:
     dense_pages: int = 0
     far: Far = Far.NONE
     selector: Selector = Selector.QUEST
+    on_host: bool = False
 
     def __post_init__(self) -> None:
         sizes = (self.prefix_pages, self.window_pages, self.selected_pages, self.dense_pages)
@@ -94,6 +96,10 @@ class LayerPolicy:
             raise ValueError("a hierarchical layer selects pages, or sees centroids of all")
         if self.forgets and self.dense_pages:
             raise ValueError("a layer that selects nothing keeps no pages to see all of")
+        if self.on_host and self.kind is not Kind.HYBRID:
+            raise ValueError(f"the pages of a {self.kind} layer do not lie on the host")
+        if self.on_host and self.selector is not Selector.QUEST:
+            raise ValueError(f"pages on the host are not selected by {self.selector}")
 
     @property
     def selects(self) -> bool:
@@ -106,6 +112,11 @@ class LayerPolicy:
     def forgets(self) -> bool:
         """True where what stands for a page is all that is kept of it behind the window."""
         return self.kind is Kind.HIERARCHICAL and self.selected_pages == 0
+
+    @property
+    def numbered(self) -> bool:
+        """True where what is looked at behind the window is found by a page's number."""
+        return self.forgets or self.on_host
 
     @property
     def has_centroids(self) -> bool:
@@ -167,13 +178,18 @@ class ModelPolicy:
 
     @property
     def summarises(self) -> bool:
-        """True where some layer looks at what stands for pages."""
-        return any(layer.far is not Far.NONE for layer in self.layers)
+        """True where some layer looks at what is kept of pages when they are full."""
+        return any(layer.far is not Far.NONE or layer.on_host for layer in self.layers)
 
     @property
     def forgets(self) -> bool:
         """True where some layer keeps of a page only what stands for it."""
         return any(layer.forgets for layer in self.layers)
+
+    @property
+    def numbered(self) -> bool:
+        """True where some layer finds by a page's number what it looks at."""
+        return any(layer.numbered for layer in self.layers)
 
     @property
     def dense_pages(self) -> int:
@@ -201,6 +217,7 @@ class ModelPolicy:
         return ";".join(
             f"{count}*{layer.kind},{layer.prefix_pages},{layer.window_pages},"
             f"{layer.selected_pages},{layer.dense_pages}{_far(layer.far)}{_selector(layer.selector)}"
+            f"{',host' if layer.on_host else ''}"
             for layer, count in self._runs()
         )
 
@@ -245,7 +262,7 @@ class Policy:
     @property
     def stores(self) -> bool:
         """True where the policy decides what is stored: only a worker started with it has it."""
-        return self.eight_bit or self.layer.forgets
+        return self.eight_bit or self.layer.numbered
 
     def of(self, layers: int) -> ModelPolicy:
         """The policy of a model with so many layers.
@@ -278,6 +295,7 @@ PRESETS = {
             full_layers=0.25,
         ),
         Policy("hybrid-exact", replace(HYBRID, selector=Selector.EXACT), full_layers=0.25),
+        Policy("hybrid-host", replace(HYBRID, on_host=True), full_layers=0.25),
         Policy(
             "summary",
             LayerPolicy(kind=Kind.HIERARCHICAL, prefix_pages=8, window_pages=8, far=Far.CENTROID),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,6 +64,18 @@ class LayerPages:
             if not self.latent:
                 self.values.index_fill_(0, slots.fresh, 0)
 
+    def read(
+        self, pages: Sequence[int], at_once: int, *, again: bool
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The keys and values of whole pages, [pages, kv_heads, PAGE_TOKENS, ..], so many at once.
+
+        ``again`` says that the same pages will be read in the next step, and some time is saved
+        where they can stay.
+        """
+        for first in range(0, len(pages), at_once):
+            found = torch.tensor(pages[first : first + at_once], device=self.keys.device)
+            yield self.keys[found], self.values[found]
+
     def complete(self, slots: Slots) -> None:
         """Note down what the pages that became full hold, all their keys being there."""
         if slots.completed is not None and self.bounds is not None:
@@ -90,6 +103,7 @@ class Slots:
         completed: int64, pages that get their last token and may be selected from then on.
         summarised: int64, where what stands for these is kept, for those who do not look into
             them; None where nobody asks for it.
+        places: the same two of each page, as integers of the host.
     """
 
     pages: torch.Tensor
@@ -98,3 +112,4 @@ class Slots:
     completed: torch.Tensor | None = None
     summarised: torch.Tensor | None = None
     single: tuple[int, int] | None = None
+    places: Sequence[tuple[int, int]] = ()

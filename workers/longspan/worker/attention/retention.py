@@ -51,10 +51,13 @@ UNBOUNDED = 2**31
 
 
 def retention(policy: LayerPolicy, window: int | None, page_tokens: int) -> Retention:
-    """Of one layer; ``window`` is its own, in tokens, which stands above any policy."""
+    """Of one layer; ``window`` is its own, in tokens, which stands above any policy.
+
+    What a policy keeps on the host is no part of it: that is found by a page's number.
+    """
     if window is not None:
         return Retention(0, -(-(window - 1) // page_tokens))
-    if policy.drops:
+    if policy.drops or policy.on_host:
         return Retention(policy.prefix_pages, policy.window_pages)
     return KEEP
 

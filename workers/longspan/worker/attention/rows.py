@@ -68,8 +68,12 @@ class AttentionRows:
         page = torch.from_numpy(np.concatenate(pages).astype(np.int64)).to(device)
         offset = torch.from_numpy(np.concatenate(positions) % PAGE_TOKENS).to(device)
         fresh = self._begun(device)
-        full = self._completed(self.block_tables, device) if bounds or summaries else None
-        summarised = self._completed(self.numbers, device) if summaries and self.numbers else full
+        known = self._completed(self.block_tables) if bounds or summaries else None
+        named = self._completed(self.numbers) if summaries and self.numbers else known
+        full = None if known is None else torch.from_numpy(known).to(device)
+        summarised = full
+        if named is not None and named is not known:
+            summarised = torch.from_numpy(named).to(device)
         alone = device.type == "cpu" and len(page) == 1
         return Slots(
             page,
@@ -78,6 +82,7 @@ class AttentionRows:
             full,
             summarised if summaries else None,
             (int(page), int(offset)) if alone else None,
+            _pairs(known, named) if summaries else (),
         )
 
     def _begun(self, device: torch.device) -> torch.Tensor | None:
@@ -89,9 +94,7 @@ class AttentionRows:
         ]
         return torch.tensor(begun, dtype=torch.int64).to(device) if begun else None
 
-    def _completed(
-        self, tables: Sequence[npt.NDArray[np.int32]], device: torch.device
-    ) -> torch.Tensor | None:
+    def _completed(self, tables: Sequence[npt.NDArray[np.int32]]) -> npt.NDArray[np.int64] | None:
         """The pages that become full with this row."""
         firsts, lasts = self.starts // PAGE_TOKENS, self.ends // PAGE_TOKENS
         full = [
@@ -99,4 +102,12 @@ class AttentionRows:
             for table, first, last in zip(tables, firsts, lasts, strict=True)
             if last > first
         ]
-        return torch.from_numpy(np.concatenate(full).astype(np.int64)).to(device) if full else None
+        return np.concatenate(full).astype(np.int64) if full else None
+
+
+def _pairs(
+    known: npt.NDArray[np.int64] | None, named: npt.NDArray[np.int64] | None
+) -> list[tuple[int, int]]:
+    if known is None or named is None:
+        return []
+    return list(zip(known.tolist(), named.tolist(), strict=True))

@@ -11,12 +11,15 @@ import torch
 from longspan.worker.attention.base import Attended, Backend
 from longspan.worker.attention.far_centroids import FarCentroids
 from longspan.worker.attention.far_linear import FarLinear
+from longspan.worker.attention.far_whole import FarWhole
 from longspan.worker.attention.layer_plan import LayerPlan, SelectingRows, View, is_full, layer_plan
 from longspan.worker.attention.merge import merge
 from longspan.worker.attention.policy import Far, LayerPolicy
 from longspan.worker.attention.pool import LayerPages
 from longspan.worker.attention.rows import AttentionRows
 from longspan.worker.attention.selection import Selection
+
+_FarAttention = FarCentroids | FarLinear | FarWhole
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +36,7 @@ class _Part:
     queries: torch.Tensor | None
     plan: Any
     selection: Selection | None
-    far: FarCentroids | FarLinear | None = None
+    far: _FarAttention | None = None
 
 
 class LayerAttention(Protocol):
@@ -211,7 +214,9 @@ class _Frame:
         return torch.from_numpy(queries).to(self._device)
 
 
-def _far_attention(blocks: SelectingRows, device: torch.device) -> FarCentroids | FarLinear | None:
+def _far_attention(blocks: SelectingRows, device: torch.device) -> _FarAttention | None:
+    if blocks.whole:
+        return FarWhole(blocks)
     match blocks.far:
         case Far.NONE:
             return None

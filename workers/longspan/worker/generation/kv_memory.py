@@ -8,6 +8,7 @@ import torch
 
 from longspan.worker.attention.policy import CENTROID_TOKENS, ModelPolicy
 from longspan.worker.attention.pool import PAGE_TOKENS
+from longspan.worker.attention.selectors.quest import BLOCK_KEYS
 from longspan.worker.devices import free_bytes
 from longspan.worker.failures import NoMemory, StartFailure
 from longspan.worker.models.geometry import GPU_SHARE, HOST_SHARE
@@ -18,13 +19,14 @@ LEAST_PAGES = 2
 
 
 def summary_bytes(policy: ModelPolicy, shapes: Sequence[LayerShape], dtype: torch.dtype) -> int:
-    """Bytes that stand for one page over all layers: the centroids that the policy looks at."""
-    centroids = PAGE_TOKENS // CENTROID_TOKENS
-    rows = sum(
-        shape.numbers * centroids
-        for index, shape in enumerate(shapes)
-        if policy.layer(index).has_centroids
-    )
+    """Bytes on the device that stand for one page over all layers: the centroids that the policy
+    looks at, and what pages are chosen by whose frames are given up."""
+    centroids, blocks = PAGE_TOKENS // CENTROID_TOKENS, PAGE_TOKENS // BLOCK_KEYS
+    rows = 0
+    for index, shape in enumerate(shapes):
+        layer = policy.layer(index)
+        hosted = layer.on_host and shape.window is None
+        rows += shape.numbers * (centroids * layer.has_centroids + blocks * hosted)
     return rows * dtype.itemsize
 
 
@@ -54,17 +56,9 @@ def frame_count(
         NoMemory: more was asked for than is free.
     """
     page_bytes = frame_bytes * sum(sizes)
-    free = free_bytes(device)
     if kv_tokens is not None:
         kv_bytes = kv_tokens // PAGE_TOKENS * page_bytes
-    if kv_bytes is None:
-        share = HOST_SHARE if device.type == "cpu" else GPU_SHARE
-        kv_bytes = max(int(share * free) - kept_bytes, 0) // replicas if free is not None else GIB
-    elif free is not None and kv_bytes > free:
-        raise NoMemory(
-            f"out of memory: {kv_bytes / GIB:.2f} GiB for KV pages, "
-            f"{device} has {free / GIB:.2f} GiB free"
-        )
+    kv_bytes = pool_bytes(device, kv_bytes, replicas=replicas, kept_bytes=kept_bytes)
     frames = kv_bytes // frame_bytes
     if frames // sum(sizes) < LEAST_PAGES:
         raise StartFailure(
@@ -73,3 +67,23 @@ def frame_count(
             f"and {LEAST_PAGES} are the least"
         )
     return frames
+
+
+def pool_bytes(
+    device: torch.device, kv_bytes: int | None, *, replicas: int, kept_bytes: int
+) -> int:
+    """What all pages may take of a device; see ``frame_count``.
+
+    Raises:
+        NoMemory: more was asked for than is free.
+    """
+    free = free_bytes(device)
+    if kv_bytes is None:
+        share = HOST_SHARE if device.type == "cpu" else GPU_SHARE
+        kv_bytes = max(int(share * free) - kept_bytes, 0) // replicas if free is not None else GIB
+    elif free is not None and kv_bytes > free:
+        raise NoMemory(
+            f"out of memory: {kv_bytes / GIB:.2f} GiB for KV pages, "
+            f"{device} has {free / GIB:.2f} GiB free"
+        )
+    return kv_bytes

@@ -51,7 +51,8 @@ class Policies:
         sizes: frames of a page for each group; the last one has none where policies keep what
             stands for a page, which is found by the page's number.
         frame_bytes: of one of a page's frames.
-        selects: True where some policy selects pages.
+        selects: True where some policy selects pages that lie in frames.
+        hosted: layers whose far pages lie on the host.
     """
 
     def __init__(
@@ -60,11 +61,18 @@ class Policies:
         eight_bit = policies[0].eight_bit
         found = _groups(policies, shapes, eight_bit)
         self.layout: Layout = layout(found, eight_bit, itemsize=itemsize)
-        self.selects = any(policy.selects for policy in policies)
+        self.selects = any(
+            layer.selects and not layer.on_host for policy in policies for layer in policy.layers
+        )
+        self.hosted = frozenset(
+            index
+            for index, shape in enumerate(shapes)
+            if policies[0].layer(index).on_host and shape.window is None
+        )
         self.frame_bytes = self.layout.frame_bytes(
             [shape.numbers * itemsize for shape in shapes], shapes[0].kv_heads, PAGE_TOKENS
         )
-        self.sizes = (*self.layout.sizes, 0) if policies[0].forgets else self.layout.sizes
+        self.sizes = (*self.layout.sizes, 0) if policies[0].numbered else self.layout.sizes
         self._served = {
             policy.name: ServedPolicy(policy, self._retentions(policy, shapes, found))
             for policy in policies
@@ -76,7 +84,7 @@ class Policies:
     ) -> tuple[Retention, ...]:
         kept = [widest(_retention(policy, shapes, layer) for layer in group) for group in found]
         if len(self.sizes) > len(kept):
-            kept.append(KEEP if policy.forgets else Retention(0, 0))
+            kept.append(KEEP if policy.numbered else Retention(0, 0))
         return tuple(kept)
 
     def get(self, name: str) -> ServedPolicy:
@@ -108,7 +116,7 @@ def policies_for(
         for preset in PRESETS.values()
         if preset.name != chosen.name and not preset.stores
     ]
-    if chosen.eight_bit or chosen.forgets:  # no bounds are kept
+    if chosen.eight_bit or chosen.numbered:  # no bounds are kept by frames
         others = [policy for policy in others if not policy.selects]
     return Policies([chosen, *others], shapes, itemsize)
 
@@ -120,7 +128,9 @@ def find_policy(name: str, shapes: Sequence[LayerShape], fingerprint: str) -> Mo
         StartFailure: it is unknown, cannot be read or does not fit the model.
     """
     if name.endswith(SUFFIX):
-        return read_policy(Path(name), layers=len(shapes), fingerprint=fingerprint)
+        policy = read_policy(Path(name), layers=len(shapes), fingerprint=fingerprint)
+        _check_host(policy, shapes)
+        return policy
     if name in UNSERVED:
         raise StartFailure(f"the attention policy {name} {UNSERVED[name]}")
     if name not in PRESETS:
@@ -131,7 +141,25 @@ def find_policy(name: str, shapes: Sequence[LayerShape], fingerprint: str) -> Mo
     policy = PRESETS[name].of(len(shapes))
     if policy.eight_bit and any(shape.latent for shape in shapes):
         raise StartFailure(f"the attention policy {name} stores 8 bits: not for latents (MLA)")
+    _check_host(policy, shapes)
     return policy
+
+
+def _check_host(policy: ModelPolicy, shapes: Sequence[LayerShape]) -> None:
+    """Refuse what keeps far pages on the host where that cannot be.
+
+    Raises:
+        StartFailure: says why.
+    """
+    if not any(layer.on_host for layer in policy.layers):
+        return
+    name = f"the attention policy {policy.name} keeps pages on the host"
+    if any(shape.latent for shape in shapes):
+        raise StartFailure(f"{name}: not for latents (MLA)")
+    if len({shape.kv for shape in shapes}) > 1:
+        raise StartFailure(f"{name}: only where the keys and values of all layers are alike")
+    if policy.forgets:
+        raise StartFailure(f"{name}, and means of others: a policy does one or the other")
 
 
 def _retention(policy: ModelPolicy, shapes: Sequence[LayerShape], layer: int) -> Retention:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
 from longspan.worker.attention.base import Attended, Backend
+from longspan.worker.attention.host_backend import HostBackend
+from longspan.worker.attention.host_pages import HostPages
 from longspan.worker.attention.layer_plan import View
 from longspan.worker.attention.naive_policy import attend_naively
 from longspan.worker.attention.policy import Far, Kind, LayerPolicy, ModelPolicy
@@ -31,11 +34,15 @@ PLAIN = 3
 MOST_GROUP = 4
 """Heads that share a kv head: all scores of these are written out."""
 
+HOST_ZONES = Zones(TOKENS - 9, TOKENS - 1)
+"""Where all far pages may lie on the host, a task that sees them is looked at too."""
+
 CHECKED = (
     LayerPolicy(kind=Kind.WINDOW, prefix_pages=1, window_pages=1),
     LayerPolicy(kind=Kind.HYBRID, prefix_pages=1, selected_pages=1),
     LayerPolicy(kind=Kind.HIERARCHICAL, prefix_pages=1, selected_pages=1, far=Far.CENTROID),
 )
+HOST_CHECKED = (LayerPolicy(kind=Kind.HYBRID, prefix_pages=1, selected_pages=1, on_host=True),)
 
 
 @torch.inference_mode()
@@ -50,23 +57,43 @@ def policy_check(backend: Backend, layer: LayerPages, heads: int) -> None:
     Raises:
         StartFailure: a policy would see something else here.
     """
-    if len(layer.keys) < PAGES:
+    if _pages(layer) < PAGES:
         return
+    if isinstance(layer, HostPages):
+        _check(HostBackend(backend, layer.slots.slots), layer, heads, HOST_CHECKED, HOST_ZONES)
+    else:
+        _check(backend, layer, heads, CHECKED, ZONES)
+
+
+def _pages(layer: LayerPages) -> int:
+    """Pages that a pool has room for, whole."""
+    if isinstance(layer, HostPages):
+        return min(layer.slots.first, len(layer.host_keys))
+    return len(layer.keys)
+
+
+def _check(
+    backend: Backend,
+    layer: LayerPages,
+    heads: int,
+    policies: Sequence[LayerPolicy],
+    zones: Zones,
+) -> None:
     layer = replace(layer, frame=0)  # its pages alone are looked at
     kv_heads = layer.keys.shape[1]
     query, keys, values = _numbers(layer, kv_heads * min(heads // kv_heads, MOST_GROUP))
     table = np.arange(PAGES, dtype=np.int32)[::-1].copy()
-    whole = AttentionRows(np.array([0]), np.array([TOKENS]), [table])
+    whole = AttentionRows(np.array([0]), np.array([TOKENS]), [table], [table])
     layer.write(whole.slots(layer.keys.device), keys.transpose(0, 1), values.transpose(0, 1))
-    rows = AttentionRows(np.array([START]), np.array([TOKENS - START]), [table])
-    for policy in CHECKED:
+    rows = AttentionRows(np.array([START]), np.array([TOKENS - START]), [table], [table])
+    for policy in policies:
         if policy.selects and layer.bounds is None:
             continue  # this worker serves none that do
-        view = View(ModelPolicy(policy.kind, (policy,)), ZONES)
+        view = View(ModelPolicy(policy.kind, (policy,)), zones)
         step = StepAttention([backend], [rows], [view], layer.keys.device)
         scale = query.shape[-1] ** -0.5
         found = step.attend(0, query[START:], layer, scale=scale, window=None)
-        _compare(policy, found, query, keys, values)
+        _compare(policy, zones, found, query, keys, values)
 
 
 def _numbers(layer: LayerPages, heads: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -83,6 +110,7 @@ def _numbers(layer: LayerPages, heads: int) -> tuple[torch.Tensor, torch.Tensor,
 
 def _compare(
     policy: LayerPolicy,
+    zones: Zones,
     found: Attended,
     query: torch.Tensor,
     keys: torch.Tensor,
@@ -97,7 +125,7 @@ def _compare(
             keys[:, own].float().cpu(),
             values[:, own].float().cpu(),
             policy,
-            ZONES,
+            zones,
             scale=query.shape[-1] ** -0.5,
             stride=STRIDE,
         ).out[START:]

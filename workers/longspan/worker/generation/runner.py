@@ -13,6 +13,8 @@ from longspan.worker.attention.decode_attention import DecodeAttention
 from longspan.worker.attention.eight_bit import EightBitPages
 from longspan.worker.attention.eight_bit_backend import EightBitBackend
 from longspan.worker.attention.folded import FoldedBackend
+from longspan.worker.attention.host_backend import HostBackend
+from longspan.worker.attention.host_pages import HostPages
 from longspan.worker.attention.policy import ModelPolicy
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
 from longspan.worker.attention.rows import AttentionRows
@@ -143,10 +145,15 @@ class Runner:
 
 def frame_backends(layers: Sequence[LayerPages], backend: Backend) -> list[Backend]:
     """What attends over the layers of each frame of a page."""
-    eight_bit = {layer.frame for layer in layers if isinstance(layer, EightBitPages)}
-    frames = max(layer.frame for layer in layers) + 1
     restoring = EightBitBackend(backend)
-    return [restoring if frame in eight_bit else backend for frame in range(frames)]
+    found: dict[int, Backend] = {}
+    for layer in layers:
+        if isinstance(layer, EightBitPages):
+            found[layer.frame] = restoring
+        elif isinstance(layer, HostPages):
+            found[layer.frame] = HostBackend(backend, layer.slots.slots)
+    frames = max(layer.frame for layer in layers) + 1
+    return [found.get(frame, backend) for frame in range(frames)]
 
 
 def stored_dtype(layers: Sequence[LayerPages]) -> torch.dtype:

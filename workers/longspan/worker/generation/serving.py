@@ -14,13 +14,13 @@ from longspan.worker.attention.select import select_backend
 from longspan.worker.devices import choose_dtype, has_bfloat16, open_device
 from longspan.worker.generation.below import Below
 from longspan.worker.generation.graphs import capture_graphs
-from longspan.worker.generation.kv_memory import frame_count, summary_bytes
-from longspan.worker.generation.kv_pool import make_pool
+from longspan.worker.generation.kv_memory import summary_bytes
 from longspan.worker.generation.limits import StepLimits
 from longspan.worker.generation.memory import Memory
 from longspan.worker.generation.outputs import Outputs
 from longspan.worker.generation.policies import Policies, policies_for
 from longspan.worker.generation.policy_check import policy_check
+from longspan.worker.generation.pool_opening import open_pool
 from longspan.worker.generation.runner import Runner
 from longspan.worker.generation.scheduler import Scheduler
 from longspan.worker.generation.self_check import self_check
@@ -33,7 +33,6 @@ from longspan.worker.models import seam
 from longspan.worker.models.decoder_files import DecoderFiles, find_decoder
 from longspan.worker.models.few_rows import CACHED_BYTES, FewRows, measure_few_rows
 from longspan.worker.models.fused_decoder import FusedDecoder, is_known
-from longspan.worker.models.geometry import SUMMARIES
 from longspan.worker.models.joined_weight import can_join, join_weights
 from longspan.worker.models.loading import load_decoder
 from longspan.worker.models.packed_linear import can_pack, pack_linears, packed_products
@@ -44,7 +43,7 @@ from longspan.worker.resources import resident_bytes
 from longspan.worker.served import Served, Wake
 from longspan.worker.tiers.holdings import Holdings
 from longspan.worker.tiers.opening import open_tiers
-from longspan.worker.tiers.usage import KvUsage
+from longspan.worker.tiers.usage import HostUsage, KvUsage
 
 LAYOUT = 1
 """Version of what a page holds; part of every page's key."""
@@ -78,36 +77,16 @@ def serve_decoder(options: WorkerOptions) -> Served:
     running = quicken(model, dtype, device, compiled=options.compile)
     shapes = probe(model, device)
     policies = policies_for(options.attention, shapes, files.fingerprint, dtype.itemsize)
-    layout, page_frames = policies.layout, sum(policies.sizes)
     limits = step_limits(device, options.step_tokens, weights, shapes)
-    chosen = policies.get("").policy
-    summary = summary_bytes(chosen, shapes, dtype) if chosen.forgets else 0
-    frames = frame_count(
-        policies.frame_bytes + SUMMARIES * summary // page_frames,
-        layout.sizes,
-        device,
-        options.kv_bytes,
-        kv_tokens=options.kv_tokens,
-        replicas=options.replicas,
-        kept_bytes=step_bytes(model, limits.budget_tokens, dtype) if device.type == "cuda" else 0,
-    )
-    forgetting = [index for index in range(len(shapes)) if chosen.layer(index).forgets]
-    numbers = SUMMARIES * (frames // page_frames) if forgetting else None
-    # One page more than is handed out: rows that only pad a decode batch use it.
-    pool = make_pool(
-        shapes,
-        layout,
-        frames + page_frames,
-        dtype,
-        device,
-        bounds=policies.selects,
-        summaries={layer: numbers for layer in forgetting if numbers},
-    )
+    kept = step_bytes(model, limits.budget_tokens, dtype) if device.type == "cuda" else 0
+    opened = open_pool(policies, shapes, dtype, device, options, kept_bytes=kept)
+    pool, frames = opened.layers, opened.frames
     widest = max(max(shape.d, shape.dv) for shape in shapes)
     backend = select_backend(device, dtype, widest)
-    policy_check(backend, pool[-1], shapes[-1].heads)
+    checked = max(policies.hosted, default=len(pool) - 1)
+    policy_check(backend, pool[checked], shapes[checked].heads)
     runner = Runner(running, pool, backend)
-    table = PageTable(frames, policies.sizes, pages=numbers)
+    table = PageTable(frames, policies.sizes, pages=opened.numbers)
     context = min(files.context_tokens, table.total * PAGE_TOKENS)
     if options.compile and running is model:
         runner.compile()
@@ -136,7 +115,13 @@ def serve_decoder(options: WorkerOptions) -> Served:
         sizes = KvSizes(policies.frame_bytes, summaries)
         return Generation(runner, scheduler, table, outputs, space, policies, sizes, holdings)
 
-    gpu, usage = open_gpu(device), KvUsage(table, policies.frame_bytes * page_frames, mover)
+    gpu = open_gpu(device)
+    usage = KvUsage(
+        table,
+        policies.frame_bytes * table.page_frames,
+        mover,
+        HostUsage(table, pool, opened.host_page_bytes) if opened.host_page_bytes else None,
+    )
 
     def look() -> pb.Resources:
         resources = pb.Resources(memory_bytes=resident_bytes(), gpus=gpu.read())

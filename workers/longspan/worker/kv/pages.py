@@ -109,6 +109,11 @@ class PageTable:
         """Whole pages that would fit into what somebody holds."""
         return self.total - self.free
 
+    @property
+    def numbered(self) -> int:
+        """Pages that have a number, whether they lie in frames or not."""
+        return self.numbers - len(self._free_ids)
+
     def references(self, page: PageId, group: int = 0) -> int:
         """How many times a page's part is held."""
         return self._references[page][group]

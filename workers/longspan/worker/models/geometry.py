@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from longspan.worker.attention.layout import layout
-from longspan.worker.attention.policy import CENTROID_TOKENS, PRESETS, Policy
-from longspan.worker.attention.retention import groups, longest, retention
+from longspan.worker.attention.host_split import HostNeeds, split
+from longspan.worker.attention.layout import Layout, layout
+from longspan.worker.attention.policy import CENTROID_TOKENS, PRESETS, ModelPolicy, Policy
+from longspan.worker.attention.retention import Retention, groups, longest, retention
 
 PAGE_TOKENS = 256
 SUMMARIES = 16
@@ -18,6 +19,11 @@ take a quarter of the pages' own memory."""
 HOST_SHARE = 0.5
 """KV pages' part of the host memory that weights leave free: others live there too. Pages take
 memory when they are first used."""
+BOUND_KEYS = 16
+"""Keys of a page that are bounded together where it is chosen by bounds, which take as much as one
+key and its value."""
+FAR_SHARE = 0.25
+"""Of the host memory that is free, what pages take whose layers keep them there."""
 GPU_SHARE = 0.8
 """The same of a GPU's memory; of the rest activations take their part, and what pages are selected
 by, a sixteenth of the pages' own memory, and their means, a 64th."""
@@ -96,17 +102,24 @@ def context_tokens(config: Mapping[str, Any]) -> int:
 
 
 def largest_contexts(
-    model: Geometry, *, element_bytes: int, free_bytes: int
+    model: Geometry, *, element_bytes: int, free_bytes: int, host_bytes: int = 0
 ) -> tuple[ContextFit, ...]:
-    """The longest context of one sequence in ``free_bytes``, for each policy, in whole pages."""
+    """The longest context of one sequence in ``free_bytes``, for each policy, in whole pages.
+
+    ``host_bytes`` is for the pages that a policy keeps on the host, beside those.
+    """
     return tuple(
         ContextFit(name, min(tokens, model.context_tokens), tokens >= model.context_tokens)
         for name, policy in PRESETS.items()
-        for tokens in [_longest_context(model, policy, element_bytes, max(free_bytes, 0))]
+        for tokens in [
+            _longest_context(model, policy, element_bytes, max(free_bytes, 0), max(host_bytes, 0))
+        ]
     )
 
 
-def _longest_context(model: Geometry, preset: Policy, element_bytes: int, free_bytes: int) -> int:
+def _longest_context(
+    model: Geometry, preset: Policy, element_bytes: int, free_bytes: int, host_bytes: int
+) -> int:
     """Without windows that layers may have of their own: then it is longer."""
     policy = preset.of(model.layers)
     alike = groups([policy], [None] * model.layers, PAGE_TOKENS)
@@ -114,10 +127,36 @@ def _longest_context(model: Geometry, preset: Policy, element_bytes: int, free_b
     token_bytes = [model.kv_floats * element_bytes] * model.layers
     frame_bytes = pages.frame_bytes(token_bytes, model.kv_heads, PAGE_TOKENS)
     kept = [retention(policy.layer(group[0]), None, PAGE_TOKENS) for group in alike]
+    if any(layer.on_host for layer in policy.layers):
+        needs = _host_needs(model, policy, pages, kept, frame_bytes)
+        room = split(needs, free_bytes, host_bytes)
+        return min(longest(pages.sizes, room.frames, kept), room.pages) * PAGE_TOKENS
     if not policy.forgets:
         return longest(pages.sizes, free_bytes // frame_bytes, kept) * PAGE_TOKENS
     frames = free_bytes // (frame_bytes + SUMMARIES * frame_bytes // CENTROID_TOKENS)
     return min(longest(pages.sizes, frames, kept), SUMMARIES * frames) * PAGE_TOKENS
+
+
+def _host_needs(
+    model: Geometry,
+    policy: ModelPolicy,
+    pages: Layout,
+    kept: Sequence[Retention],
+    frame_bytes: int,
+) -> HostNeeds:
+    """What a page takes where all layers that give up its frames keep it on the host."""
+    hosted = [layer for layer in policy.layers if layer.on_host]
+    host_bytes = len(hosted) * frame_bytes // pages.slots
+    in_frames = sum(s for s, one in zip(pages.sizes, kept, strict=True) if not one.drops)
+    return HostNeeds(
+        frame_bytes=frame_bytes,
+        frames=sum(pages.sizes),
+        kept=in_frames,
+        hosted=sum(pages.sizes) - in_frames,
+        bounds_bytes=host_bytes // BOUND_KEYS,
+        page_bytes=host_bytes,
+        chosen=max(layer.selected_pages for layer in hosted),
+    )
 
 
 def _head_floats(config: Mapping[str, Any]) -> int:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from longspan.worker.attention.eight_bit import EightBitPages
+from longspan.worker.attention.host_pages import HostPages
 from longspan.worker.attention.pool import LayerPages
 
 Bytes = npt.NDArray[np.uint8]
@@ -71,12 +72,12 @@ class PageTensors:
         """Put a part where a page lies; it has ``sizes[group]`` bytes."""
         if self._cuda:
             self._write_cuda(group, lying, data)
-            return
-        start = 0
-        for piece in self._pieces(group, lying):
-            flat = _flat(piece).numpy()
-            flat[:] = np.frombuffer(data, np.uint8, flat.size, start)
-            start += flat.size
+        else:
+            self._write_host(group, lying, data)
+        if self._sizes[group] == 0:
+            for layer in self._layers:
+                if isinstance(layer, HostPages):
+                    layer.slots.rewritten(lying.number)
 
     @property
     def _cuda(self) -> bool:
@@ -97,17 +98,26 @@ class PageTensors:
         with self._stream() as stream:
             start = 0
             for piece in self._pieces(group, lying):
+                _settle(piece, stream)
                 flat = _flat(piece)
                 staged[start : start + len(flat)].copy_(flat, non_blocking=True)
                 start += len(flat)
             stream.synchronize()
         return staged.numpy()
 
+    def _write_host(self, group: int, lying: Lying, data: memoryview) -> None:
+        start = 0
+        for piece in self._pieces(group, lying):
+            flat = _flat(piece).numpy()
+            flat[:] = np.frombuffer(data, np.uint8, flat.size, start)
+            start += flat.size
+
     def _write_cuda(self, group: int, lying: Lying, data: memoryview) -> None:
         staged = torch.frombuffer(data, dtype=torch.uint8).pin_memory()
         with self._stream() as stream:
             start = 0
             for piece in self._pieces(group, lying):
+                _settle(piece, stream)
                 flat = _flat(piece)
                 flat.copy_(staged[start : start + len(flat)], non_blocking=True)
                 start += len(flat)
@@ -155,15 +165,27 @@ def _numbers(layer: LayerPages, frame: int) -> Iterator[torch.Tensor]:
     if isinstance(layer, EightBitPages):
         yield layer.key_scales[frame]
         yield layer.value_scales[frame]
-    if layer.bounds is not None:
+    if layer.bounds is not None and not isinstance(layer, HostPages):
         yield from layer.bounds[:, frame]
 
 
 def _summaries(layer: LayerPages, number: int) -> Iterator[torch.Tensor]:
+    """What is found by a page's number, on the device and on the host."""
+    if isinstance(layer, HostPages):
+        assert layer.bounds is not None
+        yield from layer.bounds[:, number]
+        yield layer.host_keys[number]
+        yield layer.host_values[number]
     if layer.centroids is not None:
         yield from layer.centroids.keys[:, number]
         if not layer.latent:
             yield from layer.centroids.values[:, number]
+
+
+def _settle(piece: torch.Tensor, stream: torch.cuda.Stream) -> None:
+    """Memory of the host is copied at once: what the device still copies there must be there."""
+    if piece.device.type == "cpu":
+        stream.synchronize()
 
 
 def _flat(piece: torch.Tensor) -> torch.Tensor:
