@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -21,26 +20,24 @@ from longspan.worker.attention.linear.naive import (
     attend_recurrent,
     empty_state,
 )
-from longspan.worker.attention.linear.page_sums import make_page_sums
 from longspan.worker.attention.linear.state import look, state_of
 from longspan.worker.attention.merge import joined, merge
-from longspan.worker.attention.naive_policy import visible
-from longspan.worker.attention.policy import FULL, Far
-from longspan.worker.attention.pool import PAGE_TOKENS
+from longspan.worker.attention.naive_policy import unseen_pages, visible
+from longspan.worker.attention.policy import FULL
 from longspan.worker.attention.selection import STRIDE
 from longspan.worker.attention.zones import NO_ZONES, Zones
 from tests.worker.test_policies import (
     BACKENDS,
     DIM,
     HEADS,
-    HIERARCHICAL,
     KV_HEADS,
+    LINEAR,
     SCALE,
     Document,
     assert_close,
+    hedgehog,
 )
 
-LINEAR = replace(HIERARCHICAL, far=Far.LINEAR)
 MAPS = ["exp", "relu", "elu", "hedgehog", "favor"]
 
 
@@ -50,10 +47,7 @@ def maps(name: str, *, kv_heads: int = KV_HEADS) -> FeatureMap:
     numbers = torch.Generator().manual_seed(1)
     match name:
         case "hedgehog":
-            found = Hedgehog(HEADS, kv_heads, DIM)
-            for weight in found.parameters():
-                weight.add_(torch.randn(weight.shape, generator=numbers) / 4)
-            return found.requires_grad_(False)
+            return hedgehog(kv_heads)
         case "favor":
             return favor(DIM, 64, numbers)
     return {"exp": exp, "relu": relu, "elu": elu}[name]()
@@ -148,14 +142,10 @@ def assert_written_out(name: str, backend: str, document: Document) -> None:
     """A document, a task and an answer, as an engine reads them."""
     kv_heads = document.keys.shape[1]
     found = maps(name, kv_heads=kv_heads)
-    pool = document.layer
-    sums = make_page_sums(found, pool.keys, pool.values, scale=SCALE)
-    sums.sums.fill_(float("nan"))
-    document.layer = replace(pool, page_sums=sums)
+    document.keep_sums(found)
     zones = Zones(1600, 1690)
     near = visible(document.query, document.keys, LINEAR, zones, stride=STRIDE)
-    page = torch.arange(1700) // PAGE_TOKENS
-    far = ~near & (page[:, None] > page)
+    far = unseen_pages(near)
     assert bool(far.any())
     assert bool(((near | far) == (torch.arange(1700)[:, None] >= torch.arange(1700))).all()), (
         "every key is seen once"
@@ -175,9 +165,7 @@ def test_a_far_state_changes_no_page_before_it() -> None:
         document = Document(1800, seed=4)
         for x in (document.query, document.keys, document.values):
             x[1536:] += change
-        pool = document.layer
-        sums = make_page_sums(maps("elu"), pool.keys, pool.values, scale=SCALE)
-        document.layer = replace(pool, page_sums=sums)
+        document.keep_sums(maps("elu"))
         cuts = [512, 1024, 1536]
         outs.append(document.attend(CpuBackend(), LINEAR, NO_ZONES, cuts).out)
     assert torch.equal(outs[0][:1536], outs[1][:1536])

@@ -25,6 +25,7 @@ class WorkerOptions:
     compile: bool
     decode_batches: tuple[int, int, int]
     attention: str
+    attention_maps: Path | None = None
     kv_ram_bytes: int = 0
     kv_disk: Path | None = None
     kv_disk_bytes: int = 0

@@ -70,6 +70,7 @@ class SelectingRows:
         rows: one a block, of what it sees without selecting.
         starts: int64 [blocks], positions of the blocks' first queries in their sequences.
         candidates: one int32 array a block: the pages to select from.
+        before: int64 [blocks], the page before the first of these.
         pages: how many each kv head of a block selects.
         far: how the others are seen.
         selector: how they are chosen.
@@ -79,6 +80,7 @@ class SelectingRows:
     rows: AttentionRows
     starts: Integers
     candidates: Sequence[Table]
+    before: Integers
     pages: int
     far: Far = Far.NONE
     selector: Selector = Selector.QUEST
@@ -118,7 +120,8 @@ def layer_plan(
                 fixed.append(row)
             else:
                 between = rows.numbers[index] if policy.drops and rows.numbers else table
-                chosen = (row, block.start, between[candidates.start : candidates.stop])
+                # The page before them too: the prefix has one at least.
+                chosen = (row, block.start, between[candidates.start - 1 : candidates.stop])
                 alike = policy.selected_pages, policy.far, policy.selector
                 selecting.setdefault(alike, []).append(chosen)
     return LayerPlan(
@@ -165,15 +168,16 @@ def _row(block: Block, first: int, table: Table, policy: LayerPolicy) -> _Row:
 
 
 def _selecting(
-    pages: int, far: Far, selector: Selector, chosen: Sequence[tuple[_Row, int, Table]]
+    count: int, far: Far, selector: Selector, chosen: Sequence[tuple[_Row, int, Table]]
 ) -> SelectingRows:
     rows = [row for row, _, _ in chosen]
     return SelectingRows(
         queries=_queries(rows),
         rows=_rows(rows),
         starts=np.array([start for _, start, _ in chosen], np.int64),
-        candidates=[candidates for _, _, candidates in chosen],
-        pages=pages,
+        candidates=[pages[1:] for _, _, pages in chosen],
+        before=np.array([pages[0] for _, _, pages in chosen], np.int64),
+        pages=count,
         far=far,
         selector=selector,
     )

@@ -12,6 +12,7 @@ from longspan.worker.allocator import keep_freed
 from longspan.worker.attention.pool import PAGE_TOKENS
 from longspan.worker.attention.select import select_backend
 from longspan.worker.devices import choose_dtype, has_bfloat16, open_device
+from longspan.worker.generation.attention_maps import read_maps
 from longspan.worker.generation.below import Below
 from longspan.worker.generation.graphs import capture_graphs
 from longspan.worker.generation.kv_memory import frame_count, summary_bytes
@@ -77,7 +78,10 @@ def serve_decoder(options: WorkerOptions) -> Served:
     if device.type == "cpu":
         running = quicken(model, dtype, device, compiled=options.compile)
     shapes = probe(model, device)
-    policies = policies_for(options.attention, shapes, files.fingerprint, dtype.itemsize)
+    maps = None
+    if options.attention_maps is not None:
+        maps = read_maps(options.attention_maps, shapes, files.fingerprint)
+    policies = policies_for(options.attention, shapes, files.fingerprint, dtype.itemsize, maps)
     layout, page_frames = policies.layout, sum(policies.sizes)
     limits = step_limits(device, options.step_tokens, weights, shapes)
     chosen = policies.get("").policy
@@ -102,10 +106,12 @@ def serve_decoder(options: WorkerOptions) -> Served:
         device,
         bounds=policies.selects,
         summaries={layer: numbers for layer in forgetting if numbers},
+        maps=None if maps is None else maps.of(policies.linear, device),
     )
     widest = max(max(shape.d, shape.dv) for shape in shapes)
     backend = select_backend(device, dtype, widest)
-    policy_check(backend, pool[-1], shapes[-1].heads)
+    checked = max(policies.linear, default=len(pool) - 1)
+    policy_check(backend, pool[checked], shapes[checked].heads)
     runner = Runner(running, pool, backend)
     table = PageTable(frames, policies.sizes, pages=numbers)
     context = min(files.context_tokens, table.total * PAGE_TOKENS)
