@@ -45,6 +45,7 @@ class PageTensors:
         self._sizes = sizes
         ends = np.cumsum(sizes).tolist()
         columns = [range(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+        self._by_number = 0 in sizes
         self._groups = [[layer for layer in layers if layer.frame in c] for c in columns]
         self._device = layers[0].keys.device
         self.sizes = tuple(self._count(group) for group in range(len(sizes)))
@@ -126,7 +127,10 @@ class PageTensors:
                 yield from _summaries(layer, lying.number)
             return
         for layer in self._groups[group]:
-            yield from _numbers(layer, int(lying.frames[layer.frame]))
+            frame = int(lying.frames[layer.frame])
+            yield from _numbers(layer, frame)
+            if not self._by_number:
+                yield from _summaries(layer, frame)
 
 
 class _SideStream:
@@ -160,10 +164,13 @@ def _numbers(layer: LayerPages, frame: int) -> Iterator[torch.Tensor]:
 
 
 def _summaries(layer: LayerPages, number: int) -> Iterator[torch.Tensor]:
+    """What stands for a page; it lies by the page's number where pages are forgotten."""
     if layer.centroids is not None:
         yield from layer.centroids.keys[:, number]
         if not layer.latent:
             yield from layer.centroids.values[:, number]
+    if layer.page_sums is not None:
+        yield from layer.page_sums.sums[:, number]
 
 
 def _flat(piece: torch.Tensor) -> torch.Tensor:
