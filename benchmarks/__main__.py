@@ -39,6 +39,7 @@ from benchmarks import (
     tracing,
     upload,
 )
+from benchmarks.recall import far as recall_far
 from benchmarks.recall import measure as recall
 from benchmarks.trace_replay import measure as traces
 
@@ -55,6 +56,7 @@ def measurements(peers: str | None) -> dict[str, Callable[[], Sequence[Any]]]:
         "attention-engine": attention_engine.main,
         "far": far_states.main,
         "recall": recall.main,
+        "recall-far": recall_far.main,
         "blobstore": blobstore.main,
         "kv-tiers": kv_tiers.main,
         "result-cache": result_cache.main,

@@ -210,8 +210,9 @@ def test_maps_are_read_for_their_model(tmp_path: Path) -> None:
     maps = read_maps(path, [SHAPE, SHAPE], MODEL)
     assert maps.digest == digest(path.read_bytes())
     assert maps.of({1}, torch.device("cpu")).keys() == {1}
+    maps.check({1})
     with pytest.raises(StartFailure, match="have none for layer 0"):
-        maps.of({0, 1}, torch.device("cpu"))
+        maps.check({0, 1})
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,8 @@ class ServedMaps:
     layers: Mapping[int, Hedgehog]
     digest: str
 
-    def of(self, layers: Collection[int], device: torch.device) -> dict[int, Hedgehog]:
-        """The maps of these layers, where they are used.
+    def check(self, layers: Collection[int]) -> None:
+        """All of these layers must have maps.
 
         Raises:
             StartFailure: one of them has none.
@@ -43,6 +43,9 @@ class ServedMaps:
         missing = sorted(set(layers) - set(self.layers))
         if missing:
             raise StartFailure(f"the attention maps have none for layer {missing[0]}")
+
+    def of(self, layers: Collection[int], device: torch.device) -> dict[int, Hedgehog]:
+        """The maps of these layers, where they are used."""
         return {index: self.layers[index].to(device) for index in sorted(layers)}
 
 

@@ -65,12 +65,7 @@ class Policies:
         found = _groups(policies, shapes, eight_bit)
         self.layout: Layout = layout(found, eight_bit, itemsize=itemsize)
         self.selects = any(policy.selects for policy in policies)
-        self.linear = frozenset(
-            layer
-            for policy in policies
-            for layer in policy.linear_layers
-            if shapes[layer].window is None
-        )
+        self.linear = frozenset().union(*(_linear(policy, shapes) for policy in policies))
         self.frame_bytes = self.layout.frame_bytes(
             [shape.numbers * itemsize for shape in shapes], shapes[0].kv_heads, PAGE_TOKENS
         ) + self._sums_bytes(shapes)
@@ -132,7 +127,7 @@ def policies_for(
         if preset.name != chosen.name and not preset.stores
     ]
     if maps is not None and chosen.name != LINEAR.name:
-        others.append(replace(LINEAR.of(len(shapes)), maps=maps.digest))
+        others.append(_mapped(LINEAR.of(len(shapes)), shapes, maps))
     if chosen.eight_bit or chosen.forgets:  # no bounds are kept
         others = [policy for policy in others if not policy.selects]
     served = Policies([chosen, *others], shapes, itemsize)
@@ -151,9 +146,9 @@ def find_policy(
     """
     if name.endswith(SUFFIX):
         policy = read_policy(Path(name), layers=len(shapes), fingerprint=fingerprint)
-        return _mapped(policy, maps) if policy.linear_layers else policy
+        return _mapped(policy, shapes, maps) if policy.linear_layers else policy
     if name == LINEAR.name:
-        return _mapped(LINEAR.of(len(shapes)), maps)
+        return _mapped(LINEAR.of(len(shapes)), shapes, maps)
     if name not in PRESETS:
         known = ", ".join(PRESETS)
         raise StartFailure(
@@ -165,9 +160,17 @@ def find_policy(
     return policy
 
 
-def _mapped(policy: ModelPolicy, maps: ServedMaps | None) -> ModelPolicy:
+def _linear(policy: ModelPolicy, shapes: Sequence[LayerShape]) -> frozenset[int]:
+    """Layers that need maps: one with a window of its own sees no far page."""
+    return frozenset(i for i in policy.linear_layers if shapes[i].window is None)
+
+
+def _mapped(
+    policy: ModelPolicy, shapes: Sequence[LayerShape], maps: ServedMaps | None
+) -> ModelPolicy:
     if maps is None:
         raise StartFailure(f"the attention policy {policy.name} {UNMAPPED}")
+    maps.check(_linear(policy, shapes))
     return replace(policy, maps=maps.digest)
 
 
