@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longspan.worker.attention.cpu import CpuBackend
+from longspan.worker.attention.far_linear import FarLinear
+from longspan.worker.attention.layer_plan import layer_plan
 from longspan.worker.attention.linear.chunked import attend_chunked
 from longspan.worker.attention.linear.favor import favor
 from longspan.worker.attention.linear.feature_maps import FeatureMap, elu, exp, relu
@@ -24,10 +26,11 @@ from longspan.worker.attention.linear.state import look, state_of
 from longspan.worker.attention.merge import joined, merge
 from longspan.worker.attention.naive_policy import unseen_pages, visible
 from longspan.worker.attention.policy import FULL
-from longspan.worker.attention.selection import STRIDE
+from longspan.worker.attention.selection import STRIDE, Selection
 from longspan.worker.attention.zones import NO_ZONES, Zones
 from tests.worker.test_policies import (
     BACKENDS,
+    CPU,
     DIM,
     HEADS,
     KV_HEADS,
@@ -156,6 +159,25 @@ def assert_written_out(name: str, backend: str, document: Document) -> None:
     cuts = [1024, 1600, 1690, *range(1691, 1700)]
     actual = document.attend(BACKENDS[backend], LINEAR, zones, cuts)
     assert_close(expected, actual)
+
+
+def test_what_is_left_of_a_sum_by_rounding_has_no_mass() -> None:
+    """A query that looks for what only its own choices hold sees no far key."""
+    document = Document(2560, seed=6)
+    document.query = document.query.abs()
+    document.query[:, :, 1:] = 0
+    document.keys[:, :, 0] = -1
+    # These two are chosen; their sums are no round numbers.
+    document.keys[512:1024, :, 0] = 3 * torch.rand(512, 1) + 1
+    document.keep_sums(maps("relu"))
+    document.write(0, 2560)
+    (blocks,) = layer_plan(document.rows(2304, 2560), [LINEAR], [NO_ZONES]).selecting
+    query = document.query[2304:]
+    selected = Selection(blocks, CPU).select(query, document.layer)
+    assert set(selected.flatten().tolist()) == set(document.table[2:4].tolist())
+    found = FarLinear(blocks, CPU).attend(query, document.layer, selected, scale=SCALE)
+    assert bool((found.lse == float("-inf")).all())
+    assert bool((found.out == 0).all())
 
 
 def test_a_far_state_changes_no_page_before_it() -> None:

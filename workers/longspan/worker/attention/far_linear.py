@@ -36,7 +36,7 @@ class FarLinear:
         assert known is not None
         assert selected is not None
         assert scale == known.scale
-        features = known.maps.query(query * scale**0.5)
+        features = known.maps.query(query.float() * scale**0.5)
         kv_heads, _, size, width = known.sums.shape
         looked_at = 2 * (1 + selected.shape[-1])
         lanes = self._pages.tiles(

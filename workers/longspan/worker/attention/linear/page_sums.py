@@ -53,7 +53,7 @@ class PageSums:
         """Each page's own state: [kv_heads, pages, features, dv + 1]."""
         pages, kv_heads, tokens, d = keys.shape
         rows = keys.transpose(1, 2).reshape(pages * tokens, kv_heads, d)
-        features = self.maps.key(rows * self.scale**0.5).view(pages, tokens, kv_heads, -1)
+        features = self.maps.key(rows.float() * self.scale**0.5).view(pages, tokens, kv_heads, -1)
         counted = torch.nn.functional.pad(values.float(), (0, 1), value=1.0)
         return torch.einsum("ptkf,pktv->kpfv", features, counted)
 
