@@ -165,16 +165,19 @@ def test_what_is_left_of_a_sum_by_rounding_has_no_mass() -> None:
     """A query that looks for what only its own choices hold sees no far key."""
     document = Document(2560, seed=6)
     document.query = document.query.abs()
-    document.query[:, :, 1:] = 0
-    document.keys[:, :, 0] = -1
-    # These two are chosen; their sums are no round numbers.
-    document.keys[512:1024, :, 0] = 3 * torch.rand(512, 1) + 1
+    numbers = torch.Generator().manual_seed(2)
+    present = 0.1 * torch.rand(256, *document.keys.shape[1:], generator=numbers)
+    document.keys[:] = -1
+    document.keys[:256] = present
+    # These two are chosen; what their sums differ by is no round number.
+    document.keys[512:768] = 90 * present + 0.1
+    document.keys[1280:1536] = 7 * present
     document.keep_sums(maps("relu"))
     document.write(0, 2560)
     (blocks,) = layer_plan(document.rows(2304, 2560), [LINEAR], [NO_ZONES]).selecting
     query = document.query[2304:]
     selected = Selection(blocks, CPU).select(query, document.layer)
-    assert set(selected.flatten().tolist()) == set(document.table[2:4].tolist())
+    assert set(selected.flatten().tolist()) == set(document.table[[2, 5]].tolist())
     found = FarLinear(blocks, CPU).attend(query, document.layer, selected, scale=SCALE)
     assert bool((found.lse == float("-inf")).all())
     assert bool((found.out == 0).all())
