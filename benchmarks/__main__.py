@@ -41,6 +41,7 @@ from benchmarks import (
     tracing,
     upload,
 )
+from benchmarks.recall import far as recall_far
 from benchmarks.recall import measure as recall
 from benchmarks.trace_replay import measure as traces
 
@@ -60,6 +61,7 @@ def measurements(peers: str | None) -> dict[str, Callable[[], Sequence[Any]]]:
         "policies-gpu-1m": partial(policies_gpu.main, policies_gpu.MILLION),
         "far": far_states.main,
         "recall": recall.main,
+        "recall-far": recall_far.main,
         "blobstore": blobstore.main,
         "kv-tiers": kv_tiers.main,
         "result-cache": result_cache.main,

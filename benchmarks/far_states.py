@@ -71,7 +71,7 @@ class Layer:
             layer = replace(layer, centroids=known)
         if maps is not None:
             sums = make_page_sums(maps, self.keys, self.values, scale=SCALE)
-            sums.write(slots, self.keys, self.values)
+            sums.write(slots, slots - 1, self.keys, self.values)
             layer = replace(layer, page_sums=sums)
         rows = AttentionRows(
             np.array([QUERIES.start]),

@@ -5,7 +5,7 @@ Weights, pages, scheduler and sampling are those that serve; only the transport 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import torch
 from benchmarks.generation_engine import Driver
 from benchmarks.recall.documents import ANSWER_VALUES, Document
 from longspan.internal.v1 import worker_service_pb2 as pb
+from longspan.worker.attention.linear.feature_maps import FeatureMap
 from longspan.worker.attention.policy import ModelPolicy
 from longspan.worker.attention.pool import PAGE_TOKENS
 from longspan.worker.attention.select import select_backend
@@ -58,9 +59,16 @@ class Engine:
         folder: of the model.
         policies: by their names; one a model.
         kv_tokens: what its pages hold.
+        maps: of the layers with linear far states.
     """
 
-    def __init__(self, folder: Path, policies: Sequence[ModelPolicy], kv_tokens: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        policies: Sequence[ModelPolicy],
+        kv_tokens: int,
+        maps: Mapping[int, FeatureMap] | None = None,
+    ) -> None:
         files = find_decoder(folder)
         model = load_decoder(files, device="cpu", dtype="float32")
         weights = inner_weights(model)
@@ -69,7 +77,9 @@ class Engine:
         served = Policies(policies, shapes, DTYPE.itemsize)
         frames = -(-kv_tokens // PAGE_TOKENS) * sum(served.sizes)
         table = PageTable(frames, served.sizes)
-        layers = make_pool(shapes, served.layout, frames, DTYPE, CPU, bounds=served.selects)
+        layers = make_pool(
+            shapes, served.layout, frames, DTYPE, CPU, bounds=served.selects, maps=maps
+        )
         summaries = {one.name: summary_bytes(one, shapes, DTYPE) for one in policies}
         widest = max(shape.d for shape in shapes)
         positions = files.context_tokens

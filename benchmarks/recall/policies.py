@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from benchmarks.recall.architecture import LAYERS
-from longspan.worker.attention.policy import PRESETS, LayerPolicy, ModelPolicy, Selector
+from longspan.worker.attention.policy import (
+    PRESETS,
+    Far,
+    Kind,
+    LayerPolicy,
+    ModelPolicy,
+    Selector,
+)
 
 STRICT = replace(PRESETS["hybrid"].layer, dense_pages=0)
 """The preset's layer, but from the first page on."""
@@ -19,6 +26,15 @@ EXACT = replace(STRICT, selector=Selector.EXACT)
 def model_policy(name: str, layer: LayerPolicy) -> ModelPolicy:
     """The same in every layer."""
     return ModelPolicy(name, (layer,) * len(LAYERS))
+
+
+FAR = {
+    name: model_policy(name, replace(STRICTER, kind=Kind.HIERARCHICAL, far=far))
+    for name, far in (("none", Far.NONE), ("centroids", Far.CENTROID), ("linear", Far.LINEAR))
+}
+"""``stricter`` with each far state."""
+
+LINEAR = FAR["linear"]
 
 
 def compared() -> list[ModelPolicy]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from benchmarks.recall.architecture import LAYERS, LOCAL_WINDOW
 from benchmarks.recall.engine import Engine
+from benchmarks.recall.far import MAPS as MAPS_FILE
 from benchmarks.recall.linear_run import LinearModel
 from benchmarks.recall.linear_state import MAPS
 from benchmarks.recall.measure import (
@@ -21,10 +22,11 @@ from benchmarks.recall.measure import (
     is_between,
     served,
 )
-from benchmarks.recall.policies import compared
+from benchmarks.recall.policies import LINEAR, compared
 from benchmarks.recall.vocabulary import SIZE, words
 
 from longspan.worker.attention.pool import PAGE_TOKENS
+from longspan.worker.generation.attention_maps import read_maps
 from longspan.worker.generation.plan import Chunk, SequenceId, StepPlan
 from longspan.worker.models.decoder_files import find_decoder
 from longspan.worker.models.loading import load_decoder
@@ -128,3 +130,15 @@ def test_an_untrained_linear_state_adds_nothing_to_a_window() -> None:
     assert len(between) == 8
     for far in (None, *MAPS.values()):
         assert sum(model.right(said, between, WINDOW, far)) <= 1
+
+
+def test_its_maps_are_its_own_and_served() -> None:
+    """Far states by them: the engine finds nearly all records, as without any."""
+    files = find_decoder(MODEL)
+    model = load_decoder(files, device="cpu", dtype="float32")
+    maps = read_maps(MAPS_FILE, probe(model, CPU), files.fingerprint)
+    assert maps.layers.keys() == LINEAR.linear_layers - {0, 1}, "the first two have a window"
+    engine = Engine(MODEL, [LINEAR], SHORT * 10, maps.layers)
+    recall, seen, _ = served(engine, documents(SHORT, FEW, 1), LINEAR.name)
+    assert recall.everywhere.share > 0.8
+    assert seen < 1

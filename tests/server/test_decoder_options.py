@@ -81,6 +81,15 @@ def test_an_unknown_policy_is_refused_with_the_known_ones(
     assert str(raised.value) == f"no such attention policy; this model knows {words}"
 
 
+def test_an_experiment_without_its_maps_is_refused_with_the_option() -> None:
+    """With them the model knows it, and it is a policy as others are."""
+    name = "hierarchical-linear"
+    with pytest.raises(InvalidRequest, match=r"feature maps \(--attention-maps FILE\).* full"):
+        generation_options(Message(attention=name), LIMITS, policies=("full",))
+    known = generation_options(Message(attention=name), LIMITS, policies=("full", name))
+    assert known.attention == name
+
+
 @pytest.mark.parametrize("schema", ['{"type": "object"}', "true", " true\n"])
 def test_a_schema_is_passed_on_as_written(schema: str) -> None:
     """Whether it compiles is for the worker to say."""

@@ -77,6 +77,13 @@ def test_the_default_policy_is_handed_on_as_it_is_named() -> None:
     assert "--attention" not in _encoder("--model", "owner/name", "--attention", "hybrid")
 
 
+def test_feature_maps_are_handed_on_by_their_whole_path() -> None:
+    """A worker forked from a template stands in another folder."""
+    assert "--attention-maps" not in _decoder(0)
+    named = _decoder(0, "--attention-maps", "maps.safetensors")["--attention-maps"]
+    assert Path(named) == Path.cwd() / "maps.safetensors"
+
+
 @pytest.mark.parametrize(
     ("visible", "count"), [("0,1,2", 3), ("1", 1), ("", 1), ("GPU-a,GPU-b", 2)]
 )

@@ -16,6 +16,7 @@ from longspan.worker.attention.centroids import make_centroids
 from longspan.worker.attention.cpu import CpuBackend
 from longspan.worker.attention.far_centroids import FarCentroids
 from longspan.worker.attention.layer_plan import View, layer_plan
+from longspan.worker.attention.linear.page_sums import make_page_sums
 from longspan.worker.attention.naive_policy import attend_naively, part_means
 from longspan.worker.attention.policy import (
     CENTROID_TOKENS,
@@ -38,10 +39,12 @@ from tests.worker.test_policies import (
     CPU,
     HIERARCHICAL,
     HYBRID,
+    LINEAR,
     SCALE,
     WINDOW,
     Document,
     assert_close,
+    hedgehog,
 )
 
 TOKENS = 2100
@@ -204,8 +207,12 @@ def packed(
     values = keys[..., : documents[0].values.shape[2]] if latent else keys.clone()
     bounds = torch.full((shape[1], shape[0], 16, 2 * shape[3]), 1e4)
     pool = LayerPages(keys, values, bounds, make_centroids(keys, values))
+    maps = hedgehog(shape[1], shape[3])
+    if any(policy.far is Far.LINEAR for policy in policies):
+        pool = replace(pool, page_sums=make_page_sums(maps, keys, values, scale=SCALE))
     placed, first = [], 0
     for document, policy in zip(documents, policies, strict=True):
+        document.maps = maps
         pages = -(-len(document.query) // PAGE_TOKENS)
         table = order[first : first + pages]
         first += pages
@@ -252,7 +259,7 @@ def test_any_step_is_what_the_definition_says(data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 3))
     lengths = [data.draw(st.integers(1, 2400)) for _ in range(count)]
     wide = replace(HIERARCHICAL, prefix_pages=2, window_pages=0, dense_pages=0, selected_pages=1)
-    known = [FULL, WINDOW, HYBRID, HIERARCHICAL, BLIND, wide, wide]
+    known = [FULL, WINDOW, HYBRID, HIERARCHICAL, BLIND, LINEAR, wide, replace(wide, far=Far.LINEAR)]
     policies = [data.draw(st.sampled_from(known)) for _ in range(count)]
     latent = data.draw(st.booleans())
     kv_heads = data.draw(st.sampled_from([1, 2, 3, 6]))

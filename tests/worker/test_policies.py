@@ -22,6 +22,9 @@ from longspan.worker.attention.flash3 import Flash3
 from longspan.worker.attention.flash4 import Flash4
 from longspan.worker.attention.folded import FoldedBackend
 from longspan.worker.attention.layer_plan import View
+from longspan.worker.attention.linear.feature_maps import FeatureMap
+from longspan.worker.attention.linear.hedgehog import Hedgehog
+from longspan.worker.attention.linear.page_sums import make_page_sums
 from longspan.worker.attention.naive import NaiveBackend
 from longspan.worker.attention.naive_policy import attend_naively
 from longspan.worker.attention.policy import FULL, Far, Kind, LayerPolicy, ModelPolicy, Selector
@@ -61,6 +64,7 @@ HYBRID = LayerPolicy(
 HIERARCHICAL = replace(HYBRID, kind=Kind.HIERARCHICAL, far=Far.CENTROID)
 SUMMARY = LayerPolicy(kind=Kind.HIERARCHICAL, prefix_pages=1, window_pages=1, far=Far.CENTROID)
 EXACT = replace(HYBRID, selector=Selector.EXACT)
+LINEAR = replace(HIERARCHICAL, far=Far.LINEAR)
 POLICIES = {
     "full": FULL,
     "window": WINDOW,
@@ -68,10 +72,21 @@ POLICIES = {
     "hierarchical": HIERARCHICAL,
     "summary": SUMMARY,
     "exact": EXACT,
+    "linear": LINEAR,
 }
-SELECTING = [HYBRID, HIERARCHICAL, EXACT]
+SELECTING = [HYBRID, HIERARCHICAL, EXACT, LINEAR]
 SCALE = 0.2
 HEADS, KV_HEADS, DIM = 6, 2, 16
+
+
+@torch.no_grad()
+def hedgehog(kv_heads: int = KV_HEADS, dim: int = DIM) -> Hedgehog:
+    """Maps with weights of their own."""
+    numbers = torch.Generator().manual_seed(1)
+    found = Hedgehog(HEADS, kv_heads, dim)
+    for weight in found.parameters():
+        weight.add_(torch.randn(weight.shape, generator=numbers) / 4)
+    return found.requires_grad_(False)
 
 
 class Document:
@@ -101,6 +116,7 @@ class Document:
         values = pool[..., : dim // 2] if latent else poison.clone()
         centroids = make_centroids(pool, values)
         centroids.write(torch.arange(pages + 3), pool, values)
+        self.maps: FeatureMap = hedgehog(kv_heads, dim)
         self.layer = LayerPages(pool, values, bounds, centroids)
 
     def round_to(self, dtype: torch.dtype) -> None:
@@ -109,10 +125,23 @@ class Document:
             x.to(dtype).float() for x in (self.query, self.keys, self.values)
         )
 
+    def keep_sums(self, maps: FeatureMap) -> None:
+        """Keep linear states of the pages too, by these maps."""
+        sums = make_page_sums(maps, self.layer.keys, self.layer.values, scale=SCALE)
+        sums.sums.fill_(float("nan"))
+        self.maps, self.layer = maps, replace(self.layer, page_sums=sums)
+
     def reference(self, policy: LayerPolicy, zones: Zones) -> Attended:
         """What the definition says of the whole sequence."""
         return attend_naively(
-            self.query, self.keys, self.values, policy, zones, scale=SCALE, stride=STRIDE
+            self.query,
+            self.keys,
+            self.values,
+            policy,
+            zones,
+            scale=SCALE,
+            stride=STRIDE,
+            maps=self.maps,
         )
 
     def rows(self, start: int, end: int) -> AttentionRows:
@@ -131,6 +160,8 @@ class Document:
     ) -> Attended:
         """The same chunk by chunk."""
         parts = []
+        if policy.far is Far.LINEAR and self.layer.page_sums is None:
+            self.keep_sums(self.maps)
         for start, end in pairwise([0, *cuts, len(self.query)]):
             self.write(start, end)
             view = View(ModelPolicy("test", (policy,)), zones)

@@ -10,6 +10,7 @@ from longspan.worker.attention.centroids import make_centroids
 from longspan.worker.attention.decode_attention import DecodeAttention
 from longspan.worker.attention.folded import FoldedBackend
 from longspan.worker.attention.layer_plan import View
+from longspan.worker.attention.linear.page_sums import PageSums
 from longspan.worker.attention.policy import ModelPolicy
 from longspan.worker.attention.pool import LayerPages
 from longspan.worker.attention.rows import AttentionRows
@@ -18,7 +19,7 @@ from longspan.worker.attention.step_attention import StepAttention
 from longspan.worker.attention.zones import Zones
 from longspan.worker.generation.decode_graph import DecodeGraphs, DecodeInputs, decode_inputs
 from tests.worker.test_attention_on_gpu import FLASH, ON_GPU, backend_of
-from tests.worker.test_policies import POLICIES, SCALE, Document
+from tests.worker.test_policies import HEADS, KV_HEADS, POLICIES, SCALE, Document
 
 pytestmark = [
     pytest.mark.gpu,
@@ -38,16 +39,20 @@ def test_each_backend_equals_the_definition(
     backend = backend_of(kind, 64)
     document = Document(1600, dim=64)
     document.round_to(torch.bfloat16)
+    document.keep_sums(document.maps)
     document.write(0, 1600)
     expected = document.reference(POLICIES[policy], ZONES).out
     on_host = document.layer
     assert on_host.bounds is not None
+    assert on_host.page_sums is not None
     keys, values, bounds = (
         x.to(ON_GPU, torch.bfloat16) for x in (on_host.keys, on_host.values, on_host.bounds)
     )
     centroids = make_centroids(keys, values)
     centroids.write(torch.arange(len(keys), device=ON_GPU), keys, values)
-    layer = LayerPages(keys, values, bounds, centroids=centroids)
+    maps = document.maps.part(range(HEADS), range(KV_HEADS), ON_GPU)
+    sums = PageSums(maps, on_host.page_sums.sums.to(ON_GPU), SCALE)
+    layer = LayerPages(keys, values, bounds, centroids=centroids, page_sums=sums)
     start, end = chunk
     view = View(ModelPolicy(policy, (POLICIES[policy],)), ZONES)
     step = StepAttention([backend], [document.rows(start, end)], [view], ON_GPU)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from longspan.blobstore.breaker import Breaker, BreakerLimits, State
 from longspan.blobstore.limits import StoreLimits
 from longspan.blobstore.store import BlobStore
 from longspan.worker.attention.layout import layout
+from longspan.worker.attention.linear.feature_maps import elu
+from longspan.worker.attention.pool import LayerPages
 from longspan.worker.generation.kv_pool import make_pool
 from longspan.worker.kv.chain import PageKey
 from longspan.worker.kv.label import Label
@@ -121,7 +124,7 @@ def test_a_part_comes_back_bit_by_bit_where_the_page_lies_then(
 ) -> None:
     if bounds and eight_bit:
         pytest.skip("no bounds are kept beside pages in 8 bits")
-    shapes = [LayerShape(4, 2, 16, 16, latent=False)] * 4
+    shapes = [LayerShape(4, 2, 16, 16, latent=False, scale=0.25)] * 4
     groups = [[0, 2], [1, 3]]
     way = layout(groups, eight_bit, itemsize=dtype.itemsize)
     layers = make_pool(
@@ -131,12 +134,15 @@ def test_a_part_comes_back_bit_by_bit_where_the_page_lies_then(
         dtype,
         torch.device("cpu"),
         bounds=bounds,
-        summaries={} if eight_bit else {1: 6, 3: 6},
+        summaries={} if eight_bit or bounds else {1: 6, 3: 6},
+        maps={2: elu(), 3: elu()} if bounds else {},
     )
-    sizes = way.sizes if eight_bit else (*way.sizes, 0)
+    sizes = way.sizes if eight_bit or bounds else (*way.sizes, 0)
     for layer in layers:
-        means = layer.centroids.keys if layer.centroids is not None else None
-        for tensor in (layer.keys, layer.values, layer.bounds, means):
+        known = layer.centroids
+        means = (known.keys, known.values) if known is not None else ()
+        sums = layer.page_sums.sums if layer.page_sums is not None else None
+        for tensor in (layer.keys, layer.values, layer.bounds, *means, sums):
             if tensor is not None:
                 flat = tensor.view(-1).view(torch.uint8) if tensor.is_contiguous() else tensor
                 flat.copy_(torch.randint(0, 120, flat.shape))
@@ -152,6 +158,22 @@ def test_a_part_comes_back_bit_by_bit_where_the_page_lies_then(
         after = [tensors.read(other, there).tobytes() for other in range(len(sizes))]
         assert after[group] == taken.tobytes() != before[group]
         assert [a == b for a, b in zip(after, before, strict=True)].count(False) == 1
+    if bounds:
+        assert_alike_but_for_places(layers, here, there)
+
+
+def assert_alike_but_for_places(layers: Sequence[LayerPages], here: Lying, there: Lying) -> None:
+    """What stands for a page lies beside it, and came with it."""
+    summed = 0
+    for layer in layers:
+        one, other = here.frames[layer.frame], there.frames[layer.frame]
+        assert layer.centroids is not None
+        assert torch.equal(layer.centroids.keys[:, one], layer.centroids.keys[:, other])
+        assert torch.equal(layer.centroids.values[:, one], layer.centroids.values[:, other])
+        if layer.page_sums is not None:
+            assert torch.equal(layer.page_sums.sums[:, one], layer.page_sums.sums[:, other])
+            summed += 1
+    assert summed == 2
 
 
 def test_whatever_lies_otherwise_has_another_identity() -> None:

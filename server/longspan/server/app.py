@@ -17,6 +17,7 @@ from longspan.server.auth.opening import open_authenticator
 from longspan.server.config import Config
 from longspan.server.decoder.decoder import Decoder
 from longspan.server.decoder.folder import resolve_folder
+from longspan.server.decoder.policy_digests import policy_digests
 from longspan.server.decoder.template import load_template
 from longspan.server.decoder.tokens import load_prompt_tokeniser
 from longspan.server.embedder import Embedder
@@ -37,7 +38,7 @@ from longspan.server.pool.model_info import ModelInfo
 from longspan.server.queue.dispatcher import Dispatcher
 from longspan.server.queue.fair_queue import QueueLimits
 from longspan.server.queue.sequences import SequenceDispatcher
-from longspan.server.results.opening import files_digest, open_results, policy_digest
+from longspan.server.results.opening import files_digest, open_results
 from longspan.server.services.admission import Admission
 from longspan.server.services.application import Application
 from longspan.server.services.intake import Intake
@@ -218,10 +219,14 @@ async def _start_decoder(
         health_changed=partial(health.workers_changed, "model"),
         metrics=metrics.decoder,
     )
+    if config.attention_maps is not None:
+        log.warning("hierarchical-linear is experimental: its far states are approximations")
     info = await _ready(dispatcher, metrics.decoder, stack)
-    policy = await in_thread(threads, lambda: policy_digest(config.attention))
+    policies = await in_thread(
+        threads, lambda: policy_digests(config.attention, config.attention_maps)
+    )
     files = await in_thread(threads, lambda: files_digest(folder))
-    return Decoder(template, tokeniser, dispatcher, info, threads, policy, files)
+    return Decoder(template, tokeniser, dispatcher, info, threads, policies, files)
 
 
 async def _ready(

@@ -145,6 +145,11 @@ class Config(BaseSettings):
         "hybrid, hierarchical, hybrid-exact, hybrid-host, summary, lean, or a file that ends in "
         ".json, as longspan fidelity --calibrate writes",
     )
+    attention_maps: Path | None = Field(
+        None,
+        description="feature maps distilled from the model, with which hierarchical-linear is "
+        "served: an experiment",
+    )
     result_cache_memory: ByteSize = Field(
         ByteSize(64 << 20), description="server memory for answers given before; 0 keeps none"
     )

@@ -55,6 +55,8 @@ def decoder_pool(config: Config, folder: Path, runtime_dir: Path | None) -> Pool
         named = ["--role", "decoder", "--model", str(folder), "--dtype", config.dtype]
         named += ["--device", bound(config.device, slot), "--replicas", str(replicas)]
         named += ["--attention", config.attention]
+        if config.attention_maps is not None:
+            named += ["--attention-maps", str(config.attention_maps.resolve())]
         if config.tracing.endpoint is not None:
             named += ["--tracing-endpoint", config.tracing.endpoint]
         return [*_worker(config, socket), *named, *_sizes(config), *_tiers(config)]

@@ -81,6 +81,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="host memory for what a policy keeps there (default: by what is free)",
     )
     parser.add_argument(
+        "--attention-maps",
+        type=Path,
+        metavar="FILE",
+        help="feature maps distilled from the model, which hierarchical-linear needs",
+    )
+    parser.add_argument(
         "--kv-ram-bytes", type=int, default=0, help="host memory for KV pages that left the pool"
     )
     parser.add_argument("--kv-disk", type=Path, help="folder for KV pages on an SSD")

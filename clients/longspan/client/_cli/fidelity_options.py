@@ -50,6 +50,10 @@ class GridChoice:
             help="Names, or files that end in .json; default full,window,hybrid.",
         ),
     ] = None
+    attention_maps: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Feature maps, for hierarchical-linear."),
+    ] = None
     answer_tokens: Annotated[
         int | None, typer.Option(help="Tokens of an answer at most; default 32.")
     ] = None

@@ -13,6 +13,7 @@ from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.server.aio import in_thread
 from longspan.server.decoder.grammar_check import GrammarCheck
 from longspan.server.decoder.options import GenerationOptions
+from longspan.server.decoder.policy_digests import PRESETS_ALONE, PolicyDigests
 from longspan.server.decoder.template import PromptParts, PromptTemplate
 from longspan.server.decoder.tokens import PromptTokeniser, PromptTokens
 from longspan.server.pool.model_info import ModelInfo
@@ -31,7 +32,7 @@ class Decoder:
         dispatcher: the queue.
         model: what its workers serve.
         threads: where tokenising runs.
-        policy_digest: of the file that the model's default attention policy is read from.
+        policies: what tells the files apart that its attention policies are read from.
         files_digest: of the model's files that decide answers beside its weights.
     """
 
@@ -42,7 +43,7 @@ class Decoder:
         dispatcher: SequenceDispatcher,
         model: ModelInfo,
         threads: ThreadPoolExecutor,
-        policy_digest: str = "",
+        policies: PolicyDigests = PRESETS_ALONE,
         files_digest: str = "",
     ) -> None:
         self._template = template
@@ -50,7 +51,7 @@ class Decoder:
         self.dispatcher = dispatcher
         self.model = model
         self.threads = threads
-        self.policy_digest = policy_digest
+        self.policies = policies
         self.files_digest = files_digest
         self.grammars = GrammarCheck()
 

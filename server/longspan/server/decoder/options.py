@@ -10,6 +10,9 @@ from longspan.server.errors import InvalidRequest
 from longspan.v1 import inference_service_pb2
 
 PATH = "task.generation"
+# A policy that is known only where there are feature maps, and what is said where there are none.
+EXPERIMENT = "hierarchical-linear"
+UNMAPPED = f"{EXPERIMENT} is an experiment that needs feature maps (--attention-maps FILE)"
 DEFAULT_MAX_TOKENS = 1024
 # Answers are checked against the document, and the most likely words are the faithful ones;
 # the same question gets the same answer.
@@ -171,9 +174,8 @@ def _attention(
         return None
     if message.attention not in policies:
         known = ", ".join(policies) or "none"
-        raise InvalidRequest(
-            f"no such attention policy; this model knows {known}", field=f"{PATH}.attention"
-        )
+        lacking = UNMAPPED if message.attention == EXPERIMENT else "no such attention policy"
+        raise InvalidRequest(f"{lacking}; this model knows {known}", field=f"{PATH}.attention")
     return message.attention
 
 

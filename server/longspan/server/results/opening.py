@@ -64,17 +64,6 @@ def files_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def policy_digest(attention: str) -> str:
-    """SHA-256 of the file that an attention policy is read from; empty where it is a preset.
-
-    Blocking.
-    """
-    path = Path(attention)
-    if path.suffix != ".json":
-        return ""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _first(config: Config) -> FirstLevel | None:
     ttl_s, url = config.result_cache_ttl_s, config.result_cache_redis
     if url is None:

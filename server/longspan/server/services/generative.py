@@ -100,7 +100,7 @@ class Generative:
             fingerprint=model.fingerprint,
             dtype=model.dtype,
             attention=attention,
-            policy=self._decoder.policy_digest if attention == model.policy(None) else "",
+            policy=self._decoder.policies.of(default=attention == model.policy(None)),
             files=self._decoder.files_digest,
             prompt=await self._decoder.parts(talk.task),
             options=options,

@@ -71,6 +71,7 @@ class SelectingRows:
         rows: one a block, of what it sees without selecting.
         starts: int64 [blocks], positions of the blocks' first queries in their sequences.
         candidates: one int32 array a block: the pages to select from.
+        before: int64 [blocks], the page before the first of these.
         pages: how many each kv head of a block selects.
         far: how the others are seen.
         selector: how they are chosen.
@@ -81,6 +82,7 @@ class SelectingRows:
     rows: AttentionRows
     starts: Integers
     candidates: Sequence[Table]
+    before: Integers
     pages: int
     far: Far = Far.NONE
     selector: Selector = Selector.QUEST
@@ -130,7 +132,8 @@ def layer_plan(
                 fixed.append(row)
             else:
                 between = rows.numbers[index] if policy.numbered and rows.numbers else table
-                chosen = (row, block.start, between[candidates.start : candidates.stop])
+                # The page before them too: the prefix has one at least.
+                chosen = (row, block.start, between[candidates.start - 1 : candidates.stop])
                 pages = 0 if block.dense else policy.selected_pages
                 alike = _Alike(pages, policy.far, policy.selector, block.dense)
                 selecting.setdefault(alike, []).append(chosen)
@@ -183,7 +186,8 @@ def _selecting(alike: _Alike, chosen: Sequence[tuple[_Row, int, Table]]) -> Sele
         queries=_queries(rows),
         rows=_rows(rows),
         starts=np.array([start for _, start, _ in chosen], np.int64),
-        candidates=[candidates for _, _, candidates in chosen],
+        candidates=[pages[1:] for _, _, pages in chosen],
+        before=np.array([pages[0] for _, _, pages in chosen], np.int64),
         pages=alike.pages,
         far=alike.far,
         selector=alike.selector,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 
 from longspan.worker.attention.base import Attended
+from longspan.worker.attention.linear.feature_maps import FeatureMap
+from longspan.worker.attention.linear.naive import attend_beyond
 from longspan.worker.attention.policy import CENTROID_TOKENS, Far, Kind, LayerPolicy, Selector
 from longspan.worker.attention.pool import PAGE_TOKENS
 from longspan.worker.attention.selectors import exact, quest
@@ -20,14 +22,20 @@ def attend_naively(
     *,
     scale: float,
     stride: int,
+    maps: FeatureMap | None = None,
 ) -> Attended:
     """Attention of a sequence over itself.
 
     ``query`` is [n, heads, d], ``keys`` and ``values`` [n, kv_heads, d]. Of a page's queries
-    those at every ``stride``-th position, and the last, choose the pages for all.
+    those at every ``stride``-th position, and the last, choose the pages for all. ``maps`` are
+    those of a linear far state.
     """
     group = query.shape[1] // keys.shape[1]
     seen = visible(query, keys, policy, zones, stride=stride)
+    if policy.far is Far.LINEAR:
+        assert maps is not None
+        far = unseen_pages(seen)
+        return attend_beyond(seen, far, query, keys, values, maps, scale=scale)
     weights = torch.ones(len(keys))
     if policy.far is Far.CENTROID:
         far = unseen_parts(query, keys, policy, zones, stride=stride)
@@ -88,6 +96,12 @@ def unseen_parts(
     page = torch.arange(len(keys)) // PAGE_TOKENS
     earlier = parts * CENTROID_TOKENS // PAGE_TOKENS < page[:, None]
     return earlier & ~seen[..., parts * CENTROID_TOKENS]
+
+
+def unseen_pages(seen: torch.Tensor) -> torch.Tensor:
+    """The keys of earlier pages that a query does not see: shaped as ``seen``, [.., n, n]."""
+    page = torch.arange(seen.shape[-1]) // PAGE_TOKENS
+    return ~seen & (page[:, None] > page)
 
 
 def part_means(numbers: torch.Tensor) -> torch.Tensor:

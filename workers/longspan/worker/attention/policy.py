@@ -160,11 +160,13 @@ class ModelPolicy:
         name: how requests ask for it.
         layers: one a layer; none at all: every layer sees everything.
         eight_bit: layers whose pages are stored in 8 bits where this is the worker's own policy.
+        maps: digest of the feature maps of linear far states; empty where there are none.
     """
 
     name: str = "full"
     layers: tuple[LayerPolicy, ...] = ()
     eight_bit: frozenset[int] = frozenset()
+    maps: str = ""
 
     @property
     def full(self) -> bool:
@@ -180,6 +182,11 @@ class ModelPolicy:
     def summarises(self) -> bool:
         """True where some layer looks at what is kept of pages when they are full."""
         return any(layer.far is not Far.NONE or layer.on_host for layer in self.layers)
+
+    @property
+    def linear_layers(self) -> frozenset[int]:
+        """Layers that see far pages by linear attention."""
+        return frozenset(i for i, layer in enumerate(self.layers) if layer.far is Far.LINEAR)
 
     @property
     def forgets(self) -> bool:
@@ -216,7 +223,8 @@ class ModelPolicy:
             return "full"
         return ";".join(
             f"{count}*{layer.kind},{layer.prefix_pages},{layer.window_pages},"
-            f"{layer.selected_pages},{layer.dense_pages}{_far(layer.far)}{_selector(layer.selector)}"
+            f"{layer.selected_pages},{layer.dense_pages}{_far(layer.far, self.maps)}"
+            f"{_selector(layer.selector)}"
             f"{',host' if layer.on_host else ''}"
             for layer, count in self._runs()
         )
@@ -229,14 +237,14 @@ def _selector(selector: Selector) -> str:
     return "" if selector is Selector.QUEST else f",{selector}"
 
 
-def _far(far: Far) -> str:
+def _far(far: Far, maps: str) -> str:
     match far:
         case Far.NONE:
             return ""
         case Far.CENTROID:
             return f",{far}/{CENTROID_TOKENS}"
         case Far.LINEAR:
-            return f",{far}"
+            return f",{far}/{maps}"
 
 
 FULL_MODEL = ModelPolicy()
@@ -309,3 +317,10 @@ PRESETS = {
     )
 }
 """The policies that requests may name."""
+
+LINEAR = Policy(
+    "hierarchical-linear",
+    replace(PRESETS["hierarchical"].layer, far=Far.LINEAR),
+    full_layers=PRESETS["hierarchical"].full_layers,
+)
+"""An experiment, served only with feature maps that were distilled from the model."""

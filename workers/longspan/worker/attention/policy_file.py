@@ -22,7 +22,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NoReturn
 
-from longspan.worker.attention.policy import FULL, PRESETS, LayerPolicy, ModelPolicy
+from longspan.worker.attention.policy import (
+    FULL,
+    LINEAR,
+    PRESETS,
+    LayerPolicy,
+    ModelPolicy,
+)
 from longspan.worker.failures import StartFailure
 
 VERSION = 1
@@ -164,7 +170,7 @@ def check_name(value: Any) -> str:
         raise BadPolicyFile(
             f"name is {value!r}; it takes letters, digits, dots, dashes and underscores, 64 at most"
         )
-    if value in PRESETS:
+    if value in PRESETS or value == LINEAR.name:
         raise BadPolicyFile(f"name is {value!r}, which is the name of a preset")
     return value
 

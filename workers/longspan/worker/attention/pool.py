@@ -27,7 +27,7 @@ class LayerPages:
             full; None where no policy selects pages.
         frame: which of a page's frames the layer lies in; block tables differ by it.
         centroids: the means of the pages, of full ones; None where no policy looks at them.
-        page_sums: the linear states of full pages; None likewise.
+        page_sums: the linear states behind full pages; None likewise.
     """
 
     keys: torch.Tensor
@@ -81,13 +81,18 @@ class LayerPages:
         if slots.completed is not None and self.bounds is not None:
             self.bounds[:, slots.completed] = quest.bounds(self.keys[slots.completed])
         if slots.completed is not None and slots.summarised is not None:
-            self._summarise(slots.completed, slots.summarised)
+            self._summarise(slots.completed, slots.summarised, slots.before)
 
-    def _summarise(self, pages: torch.Tensor, places: torch.Tensor) -> None:
+    def _summarise(
+        self, pages: torch.Tensor, places: torch.Tensor, before: torch.Tensor | None
+    ) -> None:
         """Write down what stands for these pages where nobody looks into them."""
-        for summaries in (self.centroids, self.page_sums):
-            if summaries is not None:
-                summaries.write(places, self.keys[pages], self.values[pages])
+        keys, values = self.keys[pages], self.values[pages]
+        if self.centroids is not None:
+            self.centroids.write(places, keys, values)
+        if self.page_sums is not None:
+            assert before is not None
+            self.page_sums.write(places, before, keys, values)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +108,7 @@ class Slots:
         completed: int64, pages that get their last token and may be selected from then on.
         summarised: int64, where what stands for these is kept, for those who do not look into
             them; None where nobody asks for it.
+        before: int64, the same of the page before each of these, -1 where a sequence begins.
         places: the same two of each page, as integers of the host.
     """
 
@@ -111,5 +117,6 @@ class Slots:
     fresh: torch.Tensor | None
     completed: torch.Tensor | None = None
     summarised: torch.Tensor | None = None
+    before: torch.Tensor | None = None
     single: tuple[int, int] | None = None
     places: Sequence[tuple[int, int]] = ()

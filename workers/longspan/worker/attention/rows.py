@@ -81,6 +81,7 @@ class AttentionRows:
             fresh,
             full,
             summarised if summaries else None,
+            self._before(device) if summaries and full is not None else None,
             (int(page), int(offset)) if alone else None,
             _pairs(known, named) if summaries else (),
         )
@@ -103,6 +104,17 @@ class AttentionRows:
             if last > first
         ]
         return np.concatenate(full).astype(np.int64) if full else None
+
+    def _before(self, device: torch.device) -> torch.Tensor:
+        """Where what stands for the page before each of those is kept; -1 before the first."""
+        firsts, lasts = self.starts // PAGE_TOKENS, self.ends // PAGE_TOKENS
+        behind = [
+            np.concatenate((np.array([-1], np.int32), table))[first:last]
+            for table, first, last in zip(
+                self.numbers or self.block_tables, firsts, lasts, strict=True
+            )
+        ]
+        return torch.from_numpy(np.concatenate(behind).astype(np.int64)).to(device)
 
 
 def _pairs(

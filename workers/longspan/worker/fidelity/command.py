@@ -173,7 +173,11 @@ def _lengths(options: argparse.Namespace, files: DecoderFiles, room: int) -> tup
 
 def _open(options: argparse.Namespace, files: DecoderFiles, tokens: int) -> Session:
     model = ModelOptions(
-        model=options.model, dtype=options.dtype, device=options.device, threads=options.threads
+        model=options.model,
+        dtype=options.dtype,
+        device=options.device,
+        threads=options.threads,
+        attention_maps=options.attention_maps,
     )
     return open_session(model, files, tokens)
 

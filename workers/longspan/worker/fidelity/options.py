@@ -62,6 +62,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default=("full", "window", "hybrid"),
         help="names, or files that end in .json",
     )
+    parser.add_argument("--attention-maps", type=Path, help="feature maps of linear far states")
     parser.add_argument("--text", type=Path, help="a file of long text (default: made-up text)")
     parser.add_argument("--out", type=Path, default=Path("longspan-fidelity"))
     parser.add_argument(

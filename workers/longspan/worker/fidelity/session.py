@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from longspan.worker.attention.base import Backend
+from longspan.worker.attention.linear.page_sums import make_page_sums
 from longspan.worker.attention.policy import ModelPolicy
-from longspan.worker.attention.pool import PAGE_TOKENS
+from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
 from longspan.worker.attention.select import select_backend
 from longspan.worker.devices import choose_dtype, open_device
 from longspan.worker.failures import StartFailure
 from longspan.worker.fidelity.observed import ObservedModel
+from longspan.worker.generation.attention_maps import ServedMaps, read_maps
 from longspan.worker.generation.kv_memory import frame_count
 from longspan.worker.generation.policies import find_policy
 from longspan.worker.generation.runner import Runner
@@ -32,6 +35,7 @@ class ModelOptions:
     dtype: str = "auto"
     device: str = "cpu"
     threads: int | None = None
+    attention_maps: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,6 +49,7 @@ class Session:
         shapes: of its layers' caches.
         pages: KV pages of the one sequence that is read at a time.
         step_tokens: tokens of one prefill step, whole pages.
+        maps: what linear far states need, if there is something.
     """
 
     files: DecoderFiles
@@ -54,6 +59,7 @@ class Session:
     shapes: list[LayerShape]
     pages: int
     step_tokens: int
+    maps: ServedMaps | None = None
 
     @property
     def device(self) -> torch.device:
@@ -71,7 +77,7 @@ class Session:
         Raises:
             StartFailure: it is unknown, or does not fit the model.
         """
-        return find_policy(name, self.shapes, self.files.fingerprint)
+        return find_policy(name, self.shapes, self.files.fingerprint, self.maps)
 
 
 def open_session(options: ModelOptions, files: DecoderFiles, tokens: int) -> Session:
@@ -91,6 +97,10 @@ def open_session(options: ModelOptions, files: DecoderFiles, tokens: int) -> Ses
     page_bytes = PAGE_TOKENS * dtype.itemsize * sum(shape.numbers for shape in shapes)
     pages = frame_count(page_bytes, (1,), device, None, kv_tokens=max(whole, 2 * PAGE_TOKENS))
     layers = [shape.pages(pages, dtype=dtype, device=device) for shape in shapes]
+    maps = None
+    if options.attention_maps is not None:
+        maps = read_maps(options.attention_maps, shapes, files.fingerprint)
+        layers = with_sums(layers, shapes, maps, device)
     backend = select_backend(device, dtype, max(max(shape.d, shape.dv) for shape in shapes))
     observed = ObservedModel(running)
     runner = Runner(observed, layers, backend)
@@ -104,7 +114,24 @@ def open_session(options: ModelOptions, files: DecoderFiles, tokens: int) -> Ses
         shapes=shapes,
         pages=pages,
         step_tokens=max(budget // PAGE_TOKENS, 1) * PAGE_TOKENS,
+        maps=maps,
     )
+
+
+def with_sums(
+    layers: Sequence[LayerPages],
+    shapes: Sequence[LayerShape],
+    maps: ServedMaps,
+    device: torch.device,
+) -> list[LayerPages]:
+    """The layers with linear states of their pages, where there are maps."""
+    found = list(layers)
+    for index, own in maps.of(maps.layers, device).items():
+        pages, scale = found[index], shapes[index].scale
+        assert scale is not None
+        sums = make_page_sums(own, pages.keys, pages.values, scale=scale)
+        found[index] = replace(pages, page_sums=sums)
+    return found
 
 
 def check_context(files: DecoderFiles, tokens: int) -> None:

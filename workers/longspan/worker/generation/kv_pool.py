@@ -10,6 +10,8 @@ import torch
 from longspan.worker.attention.centroids import make_centroids
 from longspan.worker.attention.eight_bit import SCALE, EightBitPages
 from longspan.worker.attention.layout import Layout, Place
+from longspan.worker.attention.linear.feature_maps import FeatureMap
+from longspan.worker.attention.linear.page_sums import PageSums, make_page_sums
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
 from longspan.worker.failures import NoMemory
 from longspan.worker.models.probe import LayerShape
@@ -24,6 +26,7 @@ def make_pool(
     *,
     bounds: bool,
     summaries: Mapping[int, int] | None = None,
+    maps: Mapping[int, FeatureMap] | None = None,
 ) -> list[LayerPages]:
     """The pages of each layer. Layers that share a slot lie in one tensor, in other frames of it.
 
@@ -35,6 +38,7 @@ def make_pool(
         device: where they lie.
         bounds: some policy selects pages.
         summaries: how many pages' centroids are kept by their numbers, in these layers.
+        maps: of the layers that keep linear states of their pages.
 
     Raises:
         NoMemory: they do not fit.
@@ -46,10 +50,30 @@ def make_pool(
             layers[layer] = replace(
                 pages, centroids=make_centroids(pages.keys, pages.values, pages=numbers)
             )
+        for layer, sums in _page_sums(layers, shapes, layout, maps or {}).items():
+            layers[layer] = replace(layers[layer], page_sums=sums)
         return layers
     except (RuntimeError, torch.OutOfMemoryError) as error:
         reason = str(error).partition("\n")[0]
         raise NoMemory(f"out of memory for {frames} KV frames: {reason}") from error
+
+
+def _page_sums(
+    layers: Sequence[LayerPages],
+    shapes: Sequence[LayerShape],
+    layout: Layout,
+    maps: Mapping[int, FeatureMap],
+) -> dict[int, PageSums]:
+    """Of these layers; those that share a slot lie in one tensor, as their pages do."""
+    found: dict[int, PageSums] = {}
+    slots: dict[int, torch.Tensor] = {}
+    for layer, own in maps.items():
+        pages, scale, slot = layers[layer], shapes[layer].scale, layout.places[layer].slot
+        assert scale is not None
+        if slot not in slots:
+            slots[slot] = make_page_sums(own, pages.keys, pages.values, scale=scale).sums
+        found[layer] = PageSums(own, slots[slot], scale)
+    return found
 
 
 class _Slots:

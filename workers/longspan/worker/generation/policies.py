@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from longspan.worker.attention.layout import Layout, layout
-from longspan.worker.attention.policy import PRESETS, ModelPolicy
+from longspan.worker.attention.linear.hedgehog import features
+from longspan.worker.attention.linear.page_sums import page_bytes
+from longspan.worker.attention.policy import LINEAR, PRESETS, ModelPolicy
 from longspan.worker.attention.policy_file import SUFFIX, read_policy
 from longspan.worker.attention.pool import PAGE_TOKENS
 from longspan.worker.attention.retention import KEEP, Retention, groups, retention, widest
 from longspan.worker.failures import StartFailure
+from longspan.worker.generation.attention_maps import OPTION, ServedMaps
 from longspan.worker.models.probe import LayerShape
 
-UNSERVED = {
-    "hierarchical-linear": "is an experiment that is not served: its feature maps must be "
-    "distilled from the model first; hierarchical needs none"
-}
-"""Names that are understood, and why they are refused."""
+UNMAPPED = (
+    f"has linear far states, an experiment that needs feature maps distilled from the model "
+    f"({OPTION} FILE); hierarchical needs none"
+)
+"""Why a policy is refused."""
 
 
 class UnknownPolicy(ValueError):
@@ -53,6 +56,7 @@ class Policies:
         frame_bytes: of one of a page's frames.
         selects: True where some policy selects pages that lie in frames.
         hosted: layers whose far pages lie on the host.
+        linear: layers that keep linear states of their pages.
     """
 
     def __init__(
@@ -69,15 +73,21 @@ class Policies:
             for index, shape in enumerate(shapes)
             if policies[0].layer(index).on_host and shape.window is None
         )
+        self.linear = frozenset().union(*(_linear(policy, shapes) for policy in policies))
         self.frame_bytes = self.layout.frame_bytes(
             [shape.numbers * itemsize for shape in shapes], shapes[0].kv_heads, PAGE_TOKENS
-        )
+        ) + self._sums_bytes(shapes)
         self.sizes = (*self.layout.sizes, 0) if policies[0].numbered else self.layout.sizes
         self._served = {
             policy.name: ServedPolicy(policy, self._retentions(policy, shapes, found))
             for policy in policies
         }
         self.names = tuple(self._served)
+
+    def _sums_bytes(self, shapes: Sequence[LayerShape]) -> int:
+        """Of the linear states of one frame; every frame has room for them, whoever uses it."""
+        slots = {self.layout.places[layer].slot: shapes[layer] for layer in self.linear}
+        return sum(page_bytes(one.kv_heads, features(one.d), one.dv) for one in slots.values())
 
     def _retentions(
         self, policy: ModelPolicy, shapes: Sequence[LayerShape], found: Sequence[Sequence[int]]
@@ -94,8 +104,8 @@ class Policies:
             UnknownPolicy: there is none.
         """
         served = self._served.get(name or self.names[0])
-        if served is None and name in UNSERVED:
-            raise UnknownPolicy(f"the attention policy {name} {UNSERVED[name]}")
+        if served is None and name == LINEAR.name:
+            raise UnknownPolicy(f"the attention policy {name} {UNMAPPED}")
         if served is None:
             known = ", ".join(self.names)
             raise UnknownPolicy(f"no attention policy is called {name!r} here, only {known}")
@@ -103,25 +113,40 @@ class Policies:
 
 
 def policies_for(
-    default: str, shapes: Sequence[LayerShape], fingerprint: str, itemsize: int
+    default: str,
+    shapes: Sequence[LayerShape],
+    fingerprint: str,
+    itemsize: int,
+    maps: ServedMaps | None = None,
 ) -> Policies:
     """All presets that a worker can serve beside ``default``, which comes first.
 
+    Args:
+        maps: what linear far states need.
+
     Raises:
-        StartFailure: ``default`` is unknown, cannot be read or does not fit the model.
+        StartFailure: ``default`` is unknown, cannot be read or does not fit the model; ``maps``
+            are for no policy that is served beside it.
     """
-    chosen = find_policy(default, shapes, fingerprint)
+    chosen = find_policy(default, shapes, fingerprint, maps)
     others = [
         preset.of(len(shapes))
         for preset in PRESETS.values()
         if preset.name != chosen.name and not preset.stores
     ]
+    if maps is not None and chosen.name != LINEAR.name:
+        others.append(_mapped(LINEAR.of(len(shapes)), shapes, maps))
     if chosen.eight_bit or chosen.numbered:  # no bounds are kept by frames
         others = [policy for policy in others if not policy.selects]
-    return Policies([chosen, *others], shapes, itemsize)
+    served = Policies([chosen, *others], shapes, itemsize)
+    if maps is not None and not served.linear:
+        raise StartFailure(f"{OPTION}: no layer has a linear far state beside {chosen.name}")
+    return served
 
 
-def find_policy(name: str, shapes: Sequence[LayerShape], fingerprint: str) -> ModelPolicy:
+def find_policy(
+    name: str, shapes: Sequence[LayerShape], fingerprint: str, maps: ServedMaps | None = None
+) -> ModelPolicy:
     """The policy of this name, or in this file where the name ends in ``.json``.
 
     Raises:
@@ -130,9 +155,9 @@ def find_policy(name: str, shapes: Sequence[LayerShape], fingerprint: str) -> Mo
     if name.endswith(SUFFIX):
         policy = read_policy(Path(name), layers=len(shapes), fingerprint=fingerprint)
         _check_host(policy, shapes)
-        return policy
-    if name in UNSERVED:
-        raise StartFailure(f"the attention policy {name} {UNSERVED[name]}")
+        return _mapped(policy, shapes, maps) if policy.linear_layers else policy
+    if name == LINEAR.name:
+        return _mapped(LINEAR.of(len(shapes)), shapes, maps)
     if name not in PRESETS:
         known = ", ".join(PRESETS)
         raise StartFailure(
@@ -160,6 +185,20 @@ def _check_host(policy: ModelPolicy, shapes: Sequence[LayerShape]) -> None:
         raise StartFailure(f"{name}: only where the keys and values of all layers are alike")
     if policy.forgets:
         raise StartFailure(f"{name}, and means of others: a policy does one or the other")
+
+
+def _linear(policy: ModelPolicy, shapes: Sequence[LayerShape]) -> frozenset[int]:
+    """Layers that need maps: one with a window of its own sees no far page."""
+    return frozenset(i for i in policy.linear_layers if shapes[i].window is None)
+
+
+def _mapped(
+    policy: ModelPolicy, shapes: Sequence[LayerShape], maps: ServedMaps | None
+) -> ModelPolicy:
+    if maps is None:
+        raise StartFailure(f"the attention policy {policy.name} {UNMAPPED}")
+    maps.check(_linear(policy, shapes))
+    return replace(policy, maps=maps.digest)
 
 
 def _retention(policy: ModelPolicy, shapes: Sequence[LayerShape], layer: int) -> Retention:

@@ -12,6 +12,7 @@ from longspan.worker.attention.base import Attended, Backend
 from longspan.worker.attention.host_backend import HostBackend
 from longspan.worker.attention.host_pages import HostPages
 from longspan.worker.attention.layer_plan import View
+from longspan.worker.attention.linear.page_sums import PageSums
 from longspan.worker.attention.naive_policy import attend_naively
 from longspan.worker.attention.policy import Far, Kind, LayerPolicy, ModelPolicy
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
@@ -41,6 +42,7 @@ CHECKED = (
     LayerPolicy(kind=Kind.WINDOW, prefix_pages=1, window_pages=1),
     LayerPolicy(kind=Kind.HYBRID, prefix_pages=1, selected_pages=1),
     LayerPolicy(kind=Kind.HIERARCHICAL, prefix_pages=1, selected_pages=1, far=Far.CENTROID),
+    LayerPolicy(kind=Kind.HIERARCHICAL, prefix_pages=1, selected_pages=1, far=Far.LINEAR),
 )
 HOST_CHECKED = (LayerPolicy(kind=Kind.HYBRID, prefix_pages=1, selected_pages=1, on_host=True),)
 
@@ -81,7 +83,9 @@ def _check(
 ) -> None:
     layer = replace(layer, frame=0)  # its pages alone are looked at
     kv_heads = layer.keys.shape[1]
+    layer = _of_few_heads(layer, heads)
     query, keys, values = _numbers(layer, kv_heads * min(heads // kv_heads, MOST_GROUP))
+    scale = query.shape[-1] ** -0.5 if layer.page_sums is None else layer.page_sums.scale
     table = np.arange(PAGES, dtype=np.int32)[::-1].copy()
     whole = AttentionRows(np.array([0]), np.array([TOKENS]), [table], [table])
     layer.write(whole.slots(layer.keys.device), keys.transpose(0, 1), values.transpose(0, 1))
@@ -89,11 +93,24 @@ def _check(
     for policy in policies:
         if policy.selects and layer.bounds is None:
             continue  # this worker serves none that do
+        if policy.far is Far.LINEAR and layer.page_sums is None:
+            continue  # nor that has feature maps
         view = View(ModelPolicy(policy.kind, (policy,)), zones)
         step = StepAttention([backend], [rows], [view], layer.keys.device)
-        scale = query.shape[-1] ** -0.5
         found = step.attend(0, query[START:], layer, scale=scale, window=None)
-        _compare(policy, zones, found, query, keys, values)
+        _compare(policy, zones, found, query, keys, values, layer.page_sums, scale)
+
+
+def _of_few_heads(layer: LayerPages, heads: int) -> LayerPages:
+    """The layer with the feature maps of those heads whose scores are written out."""
+    if layer.page_sums is None:
+        return layer
+    kv_heads, sums = range(layer.keys.shape[1]), layer.page_sums
+    group = heads // len(kv_heads)
+    asked = [at for at in range(heads) if at % group < MOST_GROUP]
+    return replace(
+        layer, page_sums=replace(sums, maps=sums.maps.part(asked, kv_heads, sums.sums.device))
+    )
 
 
 def _numbers(layer: LayerPages, heads: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -115,19 +132,23 @@ def _compare(
     query: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
+    sums: PageSums | None,
+    scale: float,
 ) -> None:
     """The first and the last kv head: the definition writes all scores out."""
     group = query.shape[1] // keys.shape[1]
     for head in {0, keys.shape[1] - 1}:
         heads, own = slice(head * group, (head + 1) * group), slice(head, head + 1)
+        ours = range(heads.start, heads.stop)
         expected = attend_naively(
             query[:, heads].float().cpu(),
             keys[:, own].float().cpu(),
             values[:, own].float().cpu(),
             policy,
             zones,
-            scale=query.shape[-1] ** -0.5,
+            scale=scale,
             stride=STRIDE,
+            maps=None if sums is None else sums.maps.part(ours, [head], torch.device("cpu")),
         ).out[START:]
         actual = found.out[:, heads].float().cpu()
         difference = float((actual - expected).abs().max() / expected.abs().max())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from longspan.worker.attention.pool import LayerPages
+from longspan.worker.generation.attention_maps import ServedMaps
 from longspan.worker.generation.host_memory import host_needs, host_split
 from longspan.worker.generation.host_pool import put_on_host
 from longspan.worker.generation.kv_memory import frame_count, summary_bytes
@@ -41,12 +42,14 @@ def open_pool(
     dtype: torch.dtype,
     device: torch.device,
     options: WorkerOptions,
+    maps: ServedMaps | None = None,
     *,
     kept_bytes: int,
 ) -> Pool:
     """The pool of a worker.
 
     Args:
+        maps: for layers with linear far states; None where no policy has such.
         kept_bytes: of the device's free memory, what the largest step needs.
 
     Raises:
@@ -77,6 +80,7 @@ def open_pool(
         device,
         bounds=policies.selects,
         summaries={layer: numbers for layer in forgetting if numbers},
+        maps=None if maps is None else maps.of(policies.linear, device),
     )
     return Pool(layers, frames, numbers)
 

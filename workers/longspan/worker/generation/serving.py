@@ -12,6 +12,7 @@ from longspan.worker.allocator import keep_freed
 from longspan.worker.attention.pool import PAGE_TOKENS
 from longspan.worker.attention.select import select_backend
 from longspan.worker.devices import choose_dtype, has_bfloat16, open_device
+from longspan.worker.generation.attention_maps import read_maps
 from longspan.worker.generation.below import Below
 from longspan.worker.generation.graphs import capture_graphs
 from longspan.worker.generation.kv_memory import summary_bytes
@@ -76,14 +77,17 @@ def serve_decoder(options: WorkerOptions) -> Served:
     weights = inner_weights(model)
     running = quicken(model, dtype, device, compiled=options.compile)
     shapes = probe(model, device)
-    policies = policies_for(options.attention, shapes, files.fingerprint, dtype.itemsize)
+    maps = None
+    if options.attention_maps is not None:
+        maps = read_maps(options.attention_maps, shapes, files.fingerprint)
+    policies = policies_for(options.attention, shapes, files.fingerprint, dtype.itemsize, maps)
     limits = step_limits(device, options.step_tokens, weights, shapes)
     kept = step_bytes(model, limits.budget_tokens, dtype) if device.type == "cuda" else 0
-    opened = open_pool(policies, shapes, dtype, device, options, kept_bytes=kept)
+    opened = open_pool(policies, shapes, dtype, device, options, maps, kept_bytes=kept)
     pool, frames = opened.layers, opened.frames
     widest = max(max(shape.d, shape.dv) for shape in shapes)
     backend = select_backend(device, dtype, widest)
-    checked = max(policies.hosted, default=len(pool) - 1)
+    checked = max(policies.hosted or policies.linear, default=len(pool) - 1)
     policy_check(backend, pool[checked], shapes[checked].heads)
     runner = Runner(running, pool, backend)
     table = PageTable(frames, policies.sizes, pages=opened.numbers)

@@ -20,6 +20,7 @@ class LayerShape(NamedTuple):
         heads: query heads.
         latent: the keys hold everything (MLA); then ``dv`` counts their first numbers.
         window: of the layer's own, that it was trained with.
+        scale: of its scores; None where nobody asked for it.
     """
 
     heads: int
@@ -28,6 +29,7 @@ class LayerShape(NamedTuple):
     dv: int
     latent: bool
     window: int | None = None
+    scale: float | None = None
 
     @property
     def numbers(self) -> int:
@@ -76,6 +78,7 @@ class Probe(Cache):
         self._latent: set[int] = set()
         self._heads: dict[int, int] = {}
         self._windows: dict[int, int | None] = {}
+        self._scales: dict[int, float] = {}
 
     def update(
         self,
@@ -104,6 +107,7 @@ class Probe(Cache):
         """Zeros of the right shape: out [tokens, heads, dv] and lse [tokens, heads]."""
         self._heads[module.layer_idx] = query.shape[1]
         self._windows[module.layer_idx] = window
+        self._scales[module.layer_idx] = scale
         dv = self._shapes[module.layer_idx][-1]
         if hasattr(module, "kv_b_proj"):
             self._latent.add(module.layer_idx)
@@ -125,13 +129,13 @@ class Probe(Cache):
 
     def _shape(self, layer: int) -> LayerShape:
         kv_heads, d, dv = self._shapes[layer]
-        heads = self._heads[layer]
+        heads, scale = self._heads[layer], self._scales[layer]
         if layer in self._latent:
-            return LayerShape(heads, kv_heads, d + dv, d, latent=True)
+            return LayerShape(heads, kv_heads, d + dv, d, latent=True, scale=scale)
         window = self._windows[layer]
         if d != dv:
             raise StartFailure(f"layer {layer} has keys of {d} and values of {dv}: not supported")
-        return LayerShape(heads, kv_heads, d, dv, latent=False, window=window)
+        return LayerShape(heads, kv_heads, d, dv, latent=False, window=window, scale=scale)
 
 
 @torch.inference_mode()

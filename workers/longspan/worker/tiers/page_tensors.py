@@ -46,6 +46,7 @@ class PageTensors:
         self._sizes = sizes
         ends = np.cumsum(sizes).tolist()
         columns = [range(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+        self._by_number = 0 in sizes
         self._groups = [[layer for layer in layers if layer.frame in c] for c in columns]
         self._device = layers[0].keys.device
         self.sizes = tuple(self._count(group) for group in range(len(sizes)))
@@ -136,7 +137,10 @@ class PageTensors:
                 yield from _summaries(layer, lying.number)
             return
         for layer in self._groups[group]:
-            yield from _numbers(layer, int(lying.frames[layer.frame]))
+            frame = int(lying.frames[layer.frame])
+            yield from _numbers(layer, frame)
+            if not self._by_number:
+                yield from _summaries(layer, frame)
 
 
 class _SideStream:
@@ -170,7 +174,7 @@ def _numbers(layer: LayerPages, frame: int) -> Iterator[torch.Tensor]:
 
 
 def _summaries(layer: LayerPages, number: int) -> Iterator[torch.Tensor]:
-    """What is found by a page's number, on the device and on the host."""
+    """What stands for a page, or is found by its number, on the device and on the host."""
     if isinstance(layer, HostPages):
         assert layer.bounds is not None
         yield from layer.bounds[:, number]
@@ -180,6 +184,8 @@ def _summaries(layer: LayerPages, number: int) -> Iterator[torch.Tensor]:
         yield from layer.centroids.keys[:, number]
         if not layer.latent:
             yield from layer.centroids.values[:, number]
+    if layer.page_sums is not None:
+        yield from layer.page_sums.sums[:, number]
 
 
 def _settle(piece: torch.Tensor, stream: torch.cuda.Stream) -> None:

@@ -7,6 +7,7 @@ exp(|q|^2 + |k|^2): it is here as a map whose limit is known, not as one to serv
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -32,6 +33,10 @@ class Favor:
     def key(self, x: torch.Tensor) -> torch.Tensor:
         """See ``FeatureMap``."""
         return self.query(x)
+
+    def part(self, heads: Sequence[int], kv_heads: Sequence[int], device: torch.device) -> Favor:
+        """See ``FeatureMap``."""
+        return Favor(self.directions.to(device))
 
 
 def favor(d: int, features: int, generator: torch.Generator) -> Favor:

@@ -6,9 +6,9 @@ keys come in multiplied by the square root of the scale, so that their own produ
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 
@@ -22,6 +22,12 @@ class FeatureMap(Protocol):
 
     def key(self, x: torch.Tensor) -> torch.Tensor:
         """``x`` is [tokens, kv_heads, d]; the result [tokens, kv_heads, features], float32."""
+        ...
+
+    def part(
+        self, heads: Sequence[int], kv_heads: Sequence[int], device: torch.device
+    ) -> FeatureMap:
+        """The same for some heads alone, on this device."""
         ...
 
 
@@ -38,6 +44,10 @@ class Pointwise:
     def key(self, x: torch.Tensor) -> torch.Tensor:
         """See ``FeatureMap``."""
         return self.function(x.float())
+
+    def part(self, heads: Sequence[int], kv_heads: Sequence[int], device: torch.device) -> Self:
+        """See ``FeatureMap``."""
+        return self
 
 
 def exp() -> Pointwise:

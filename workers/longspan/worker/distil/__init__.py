@@ -1,0 +1,1 @@
+"""Feature maps of linear far states, distilled from a decoder's own attention."""
