@@ -356,6 +356,6 @@ def test_the_exact_selector_finds_what_bounds_do_not() -> None:
     keys = torch.stack((spread, right))[None]
     query = looked_for.view(1, 1, 1, -1)
     by_bounds = quest.scores(query, quest.bounds(keys[0][:, None]))[0, 0]
-    by_keys = exact.scores(query, keys)[0, 0]
+    by_keys = exact.scores(query, keys.transpose(0, 1))[0, 0]
     assert by_bounds.tolist() == [8.0, 4.0]
     assert by_keys.tolist() == [2.0, 4.0]
