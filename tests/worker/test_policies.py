@@ -19,6 +19,7 @@ from longspan.worker.attention.flash2 import Flash2
 from longspan.worker.attention.flash3 import Flash3
 from longspan.worker.attention.flash4 import Flash4
 from longspan.worker.attention.folded import FoldedBackend
+from longspan.worker.attention.four_bit_keys import make_four_bit_keys
 from longspan.worker.attention.layer_plan import View
 from longspan.worker.attention.naive import NaiveBackend
 from longspan.worker.attention.naive_policy import attend_naively
@@ -52,6 +53,7 @@ HYBRID = LayerPolicy(
 HIERARCHICAL = replace(HYBRID, kind=Kind.HIERARCHICAL, far=Far.CENTROID)
 SUMMARY = LayerPolicy(kind=Kind.HIERARCHICAL, prefix_pages=1, window_pages=1, far=Far.CENTROID)
 EXACT = replace(HYBRID, selector=Selector.EXACT)
+LOW_BIT = replace(HYBRID, selector=Selector.LOW_BIT)
 POLICIES = {
     "full": FULL,
     "window": WINDOW,
@@ -59,8 +61,9 @@ POLICIES = {
     "hierarchical": HIERARCHICAL,
     "summary": SUMMARY,
     "exact": EXACT,
+    "low-bit": LOW_BIT,
 }
-SELECTING = [HYBRID, HIERARCHICAL, EXACT]
+SELECTING = [HYBRID, HIERARCHICAL, EXACT, LOW_BIT]
 SCALE = 0.2
 HEADS, KV_HEADS, DIM = 6, 2, 16
 
@@ -92,7 +95,9 @@ class Document:
         values = pool[..., : dim // 2] if latent else poison.clone()
         centroids = make_centroids(pool, values)
         centroids.write(torch.arange(pages + 3), pool, values)
-        self.layer = LayerPages(pool, values, bounds, centroids)
+        four_bit = make_four_bit_keys(kv_heads, pages + 3, PAGE_TOKENS, dim, CPU)
+        four_bit.write(torch.arange(pages + 3), pool)
+        self.layer = LayerPages(pool, values, bounds, centroids, four_bit=four_bit)
 
     def round_to(self, dtype: torch.dtype) -> None:
         """Keep only numbers that this type has."""

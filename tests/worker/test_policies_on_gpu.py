@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from longspan.worker.attention.centroids import make_centroids
+from longspan.worker.attention.four_bit_keys import make_four_bit_keys
 from longspan.worker.attention.layer_plan import View
 from longspan.worker.attention.policy import ModelPolicy
-from longspan.worker.attention.pool import LayerPages
+from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
 from longspan.worker.attention.select import Kind
 from longspan.worker.attention.step_attention import StepAttention
 from longspan.worker.attention.zones import Zones
@@ -42,7 +43,9 @@ def test_each_backend_equals_the_definition(
     )
     centroids = make_centroids(keys, values)
     centroids.write(torch.arange(len(keys), device=ON_GPU), keys, values)
-    layer = LayerPages(keys, values, bounds, centroids=centroids)
+    four_bit = make_four_bit_keys(keys.shape[1], len(keys), PAGE_TOKENS, keys.shape[3], ON_GPU)
+    four_bit.write(torch.arange(len(keys), device=ON_GPU), keys)
+    layer = LayerPages(keys, values, bounds, centroids=centroids, four_bit=four_bit)
     start, end = chunk
     view = View(ModelPolicy(policy, (POLICIES[policy],)), ZONES)
     step = StepAttention([backend], [document.rows(start, end)], [view], ON_GPU)

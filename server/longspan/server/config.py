@@ -137,8 +137,8 @@ class Config(BaseSettings):
     attention: str = Field(
         "full",
         description="how the model reads documents where a request does not say: full, window, "
-        "hybrid, hierarchical, hybrid-exact, summary, lean, or a file that ends in .json, as "
-        "longspan fidelity --calibrate writes",
+        "hybrid, hierarchical, hybrid-exact, hybrid-4bit, summary, lean, or a file that ends in "
+        ".json, as longspan fidelity --calibrate writes",
     )
     result_cache_memory: ByteSize = Field(
         ByteSize(64 << 20), description="server memory for answers given before; 0 keeps none"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from longspan.worker.attention.centroids import Centroids
+from longspan.worker.attention.four_bit_keys import FourBitKeys
 from longspan.worker.attention.linear.page_sums import PageSums
 from longspan.worker.attention.selectors import quest
 
@@ -27,6 +28,7 @@ class LayerPages:
         frame: which of a page's frames the layer lies in; block tables differ by it.
         centroids: the means of the pages, of full ones; None where no policy looks at them.
         page_sums: the linear states of full pages; None likewise.
+        four_bit: the keys of full pages in 4 bits; None where no policy selects by them.
     """
 
     keys: torch.Tensor
@@ -35,6 +37,7 @@ class LayerPages:
     centroids: Centroids | None = None
     page_sums: PageSums | None = None
     frame: int = 0
+    four_bit: FourBitKeys | None = None
 
     @property
     def latent(self) -> bool:
@@ -57,6 +60,8 @@ class LayerPages:
                 pages[slots.pages, :, slots.offsets] = new.transpose(0, 1)
         if slots.completed is not None and self.bounds is not None:
             self.bounds[:, slots.completed] = quest.bounds(self.keys[slots.completed])
+        if slots.completed is not None and self.four_bit is not None:
+            self.four_bit.write(slots.completed, self.keys[slots.completed])
         if slots.completed is not None and slots.summarised is not None:
             self._summarise(slots.completed, slots.summarised)
 

@@ -13,6 +13,7 @@ from longspan.worker.attention.layer_plan import SelectingRows
 from longspan.worker.attention.policy import Selector
 from longspan.worker.attention.pool import LayerPages
 from longspan.worker.attention.selectors.exact import Keys
+from longspan.worker.attention.selectors.low_bit import Codes
 from longspan.worker.attention.selectors.places import Places, places_of
 from longspan.worker.attention.selectors.quest import Bounds
 
@@ -116,6 +117,9 @@ def candidates(selector: Selector, layer: LayerPages, places: Places) -> Candida
             return Bounds(layer.bounds[:, places.index])
         case Selector.EXACT:
             return Keys(layer.keys, places)
+        case Selector.LOW_BIT:
+            assert layer.four_bit is not None
+            return Codes(layer.four_bit, places)
 
 
 def grouped(blocks: SelectingRows) -> Iterator[list[int]]:

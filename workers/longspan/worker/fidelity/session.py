@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -91,7 +91,12 @@ def open_session(options: ModelOptions, files: DecoderFiles, tokens: int) -> Ses
     whole = -(-tokens // PAGE_TOKENS) * PAGE_TOKENS
     page_bytes = PAGE_TOKENS * dtype.itemsize * sum(shape.numbers for shape in shapes)
     pages = frame_count(page_bytes, (1,), device, None, kv_tokens=max(whole, 2 * PAGE_TOKENS))
-    layers = [shape.pages(pages, dtype=dtype, device=device) for shape in shapes]
+    layers = [
+        replace(
+            shape.pages(pages, dtype=dtype, device=device), four_bit=shape.four_bit(pages, device)
+        )
+        for shape in shapes
+    ]
     backend = select_backend(device, dtype, max(max(shape.d, shape.dv) for shape in shapes))
     observed = ObservedModel(running)
     runner = Runner(observed, layers, backend)

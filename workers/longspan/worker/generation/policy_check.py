@@ -10,7 +10,7 @@ import torch
 from longspan.worker.attention.base import Attended, Backend
 from longspan.worker.attention.layer_plan import View
 from longspan.worker.attention.naive_policy import attend_naively
-from longspan.worker.attention.policy import Far, Kind, LayerPolicy, ModelPolicy
+from longspan.worker.attention.policy import Far, Kind, LayerPolicy, ModelPolicy, Selector
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
 from longspan.worker.attention.rows import AttentionRows
 from longspan.worker.attention.selection import STRIDE
@@ -35,6 +35,7 @@ CHECKED = (
     LayerPolicy(kind=Kind.WINDOW, prefix_pages=1, window_pages=1),
     LayerPolicy(kind=Kind.HYBRID, prefix_pages=1, selected_pages=1),
     LayerPolicy(kind=Kind.HIERARCHICAL, prefix_pages=1, selected_pages=1, far=Far.CENTROID),
+    LayerPolicy(kind=Kind.HYBRID, prefix_pages=1, selected_pages=1, selector=Selector.LOW_BIT),
 )
 
 
@@ -62,6 +63,8 @@ def policy_check(backend: Backend, layer: LayerPages, heads: int) -> None:
     for policy in CHECKED:
         if policy.selects and layer.bounds is None:
             continue  # this worker serves none that do
+        if policy.selector is Selector.LOW_BIT and layer.four_bit is None:
+            continue
         view = View(ModelPolicy(policy.kind, (policy,)), ZONES)
         step = StepAttention([backend], [rows], [view], layer.keys.device)
         scale = query.shape[-1] ** -0.5
