@@ -22,8 +22,9 @@ import torch
 
 from longspan.worker.attention.centroids import make_centroids
 from longspan.worker.attention.cpu import CpuBackend
+from longspan.worker.attention.four_bit_keys import make_four_bit_keys
 from longspan.worker.attention.layer_plan import View
-from longspan.worker.attention.policy import FULL, PRESETS, Far, LayerPolicy, ModelPolicy
+from longspan.worker.attention.policy import FULL, PRESETS, Far, LayerPolicy, ModelPolicy, Selector
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
 from longspan.worker.attention.rows import AttentionRows
 from longspan.worker.attention.seen import seen_share
@@ -47,6 +48,8 @@ POLICIES: dict[str, LayerPolicy] = {
     "hybrid": replace(PRESETS["hybrid"].layer, dense_pages=0),
     "hybrid preset": PRESETS["hybrid"].layer,
     "hierarchical": replace(PRESETS["hierarchical"].layer, dense_pages=0),
+    "hybrid-exact": replace(PRESETS["hybrid-exact"].layer, dense_pages=0),
+    "hybrid-4bit": replace(PRESETS["hybrid-4bit"].layer, dense_pages=0),
 }
 Row = dict[str, object]
 
@@ -61,7 +64,13 @@ class Sequence:
         self.table = np.arange(tokens // PAGE_TOKENS, dtype=np.int32)
         pool = (len(self.table), HEADS, PAGE_TOKENS, DIM)
         keys, values = torch.zeros(pool), torch.zeros(pool)
-        self.layer = LayerPages(keys, values, quest.bounds(keys), make_centroids(keys, values))
+        self.layer = LayerPages(
+            keys,
+            values,
+            quest.bounds(keys),
+            make_centroids(keys, values),
+            four_bit=make_four_bit_keys(HEADS, len(keys), PAGE_TOKENS, DIM, CPU),
+        )
 
     def rows(self, start: int, end: int) -> AttentionRows:
         """One chunk."""
@@ -75,10 +84,15 @@ class Sequence:
             far = policy.far is not Far.NONE
             slots = rows.slots(CPU, bounds=policy.selects, summaries=far)
             keys, values = (x[start:end].transpose(0, 1) for x in (self.keys, self.values))
-            self.layer.write(slots, keys, values)
+            self._kept(policy).write(slots, keys, values)
         view = View(ModelPolicy("measured", (policy,)), zones)
         attention = StepAttention([CpuBackend()], [rows], [view], CPU)
         attention.attend(0, self.query[start:end], self.layer, scale=SCALE, window=None)
+
+    def _kept(self, policy: LayerPolicy) -> LayerPages:
+        """The pages, with keys in 4 bits where the policy has them kept."""
+        kept = policy.selector is Selector.LOW_BIT
+        return self.layer if kept else replace(self.layer, four_bit=None)
 
     def prefill(self, policy: LayerPolicy) -> None:
         """All of it."""
@@ -105,7 +119,8 @@ def decodes() -> Iterator[Row]:
     """One row a length and policy, for one token."""
     for tokens in DECODES:
         sequence = Sequence(tokens)
-        sequence.prefill(POLICIES["hierarchical"])
+        for kept in ("hierarchical", "hybrid-4bit"):
+            sequence.prefill(POLICIES[kept])
         works = {
             name: partial(sequence.decode, policy)
             for name, policy in POLICIES.items()

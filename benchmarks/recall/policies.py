@@ -22,6 +22,9 @@ STRICTER = replace(STRICT, window_pages=1, selected_pages=4)
 EXACT = replace(STRICT, selector=Selector.EXACT)
 """As strict, choosing pages by the scores themselves."""
 
+LOW_BIT = replace(STRICT, selector=Selector.LOW_BIT)
+"""The same by keys in 4 bits."""
+
 
 def model_policy(name: str, layer: LayerPolicy) -> ModelPolicy:
     """The same in every layer."""
@@ -44,4 +47,5 @@ def compared() -> list[ModelPolicy]:
         model_policy("strict", STRICT),
         model_policy("stricter", STRICTER),
         model_policy("exact", EXACT),
+        model_policy("4bit", LOW_BIT),
     ]

@@ -146,6 +146,8 @@ def test_what_fits_is_what_the_weights_leave() -> None:
     assert fitting.facts["kv_bytes_per_token"] == kv_bytes
     whole = min(131_072, left // (256 * kv_bytes) * 256)
     tokens = dict.fromkeys(("full", "hybrid", "hierarchical", "hybrid-exact"), whole)
+    copies = 48 * 8 * (256 * (64 + 2) + 4 * 128)
+    tokens["hybrid-4bit"] = min(131_072, left // (256 * kv_bytes + copies) * 256)
     tokens |= {"window": 131_072, "summary": 131_072, "lean": 131_072}
     host = fitting.facts["kv_host_bytes"] // (48 * 2 * 8 * 128 * 2 * 256)
     tokens["hybrid-host"] = min(131_072, host * 256)
@@ -167,6 +169,7 @@ def test_a_folder_is_measured_by_its_own_files(tmp_path: Path) -> None:
         "hierarchical": 768,
         "hybrid-exact": 768,
         "hybrid-host": 0,
+        "hybrid-4bit": 512,
         "window": 768,
         "summary": 512,
         "lean": 512,

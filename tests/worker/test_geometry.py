@@ -123,6 +123,7 @@ def test_the_longest_context_ends_with_the_memory_or_with_the_positions() -> Non
         ContextFit("hybrid", 73 * PAGE_TOKENS, whole=False),
         ContextFit("hierarchical", 73 * PAGE_TOKENS, whole=False),
         ContextFit("hybrid-exact", 73 * PAGE_TOKENS, whole=False),
+        ContextFit("hybrid-4bit", 66 * PAGE_TOKENS, whole=False),
         ContextFit("hybrid-host", 173 * PAGE_TOKENS, whole=False),
         ContextFit("summary", 131_072, whole=True),
         ContextFit("lean", 438 * PAGE_TOKENS, whole=False),
@@ -137,6 +138,7 @@ def test_the_longest_context_ends_with_the_memory_or_with_the_positions() -> Non
         st.integers(1, 16),
         st.integers(1, 9999),
         st.integers(1, 1 << 20),
+        st.integers(1, 72).map(lambda eights: 8 * eights),
     ),
     st.sampled_from([1, 2, 4]),
     st.integers(-GIB, 1 << 40),
@@ -146,18 +148,23 @@ def test_what_fits_fits_and_one_page_more_does_not(
 ) -> None:
     """The longest context takes no more memory than there is, and wastes less than a page."""
     page = model.kv_bytes(element_bytes) * PAGE_TOKENS
+    choosing = model.layers - -(-model.layers // 4)
+    copies = (
+        choosing * model.kv_heads * (PAGE_TOKENS * (model.key_dim // 2 + 2) + 4 * model.key_dim)
+    )
     for fit in largest_contexts(model, element_bytes=element_bytes, free_bytes=free_bytes):
         if fit.policy in ("window", "summary", "lean", "hybrid-host"):
             continue
         pages = -(-fit.tokens // PAGE_TOKENS)
-        assert pages * page <= max(free_bytes, 0)
+        taken = page + (copies if fit.policy == "hybrid-4bit" else 0)
+        assert pages * taken <= max(free_bytes, 0)
         assert fit.whole == (fit.tokens == model.context_tokens)
-        assert fit.whole or (pages + 1) * page > free_bytes
+        assert fit.whole or (pages + 1) * taken > free_bytes
 
 
 def test_a_window_is_as_long_as_the_positions_where_what_it_holds_fits() -> None:
     """Seven pages: the first, four of the window, the query's own, and one that is being read."""
-    model = Geometry(layers=4, kv_heads=2, kv_floats=64, context_tokens=1 << 20)
+    model = Geometry(layers=4, kv_heads=2, kv_floats=64, context_tokens=1 << 20, key_dim=16)
     page = model.kv_bytes(2) * PAGE_TOKENS
     for pages, tokens in ((7, 1 << 20), (6, 6 * PAGE_TOKENS)):
         fits = largest_contexts(model, element_bytes=2, free_bytes=pages * page)

@@ -21,6 +21,7 @@ from longspan.worker.attention.flash2 import Flash2
 from longspan.worker.attention.flash3 import Flash3
 from longspan.worker.attention.flash4 import Flash4
 from longspan.worker.attention.folded import FoldedBackend
+from longspan.worker.attention.four_bit_keys import make_four_bit_keys
 from longspan.worker.attention.layer_plan import View
 from longspan.worker.attention.linear.feature_maps import FeatureMap
 from longspan.worker.attention.linear.hedgehog import Hedgehog
@@ -65,6 +66,7 @@ HIERARCHICAL = replace(HYBRID, kind=Kind.HIERARCHICAL, far=Far.CENTROID)
 SUMMARY = LayerPolicy(kind=Kind.HIERARCHICAL, prefix_pages=1, window_pages=1, far=Far.CENTROID)
 EXACT = replace(HYBRID, selector=Selector.EXACT)
 LINEAR = replace(HIERARCHICAL, far=Far.LINEAR)
+LOW_BIT = replace(HYBRID, selector=Selector.LOW_BIT)
 POLICIES = {
     "full": FULL,
     "window": WINDOW,
@@ -73,8 +75,9 @@ POLICIES = {
     "summary": SUMMARY,
     "exact": EXACT,
     "linear": LINEAR,
+    "low-bit": LOW_BIT,
 }
-SELECTING = [HYBRID, HIERARCHICAL, EXACT, LINEAR]
+SELECTING = [HYBRID, HIERARCHICAL, EXACT, LINEAR, LOW_BIT]
 SCALE = 0.2
 HEADS, KV_HEADS, DIM = 6, 2, 16
 
@@ -117,7 +120,9 @@ class Document:
         centroids = make_centroids(pool, values)
         centroids.write(torch.arange(pages + 3), pool, values)
         self.maps: FeatureMap = hedgehog(kv_heads, dim)
-        self.layer = LayerPages(pool, values, bounds, centroids)
+        four_bit = make_four_bit_keys(kv_heads, pages + 3, PAGE_TOKENS, dim, CPU)
+        four_bit.write(torch.arange(pages + 3), pool)
+        self.layer = LayerPages(pool, values, bounds, centroids, four_bit=four_bit)
 
     def round_to(self, dtype: torch.dtype) -> None:
         """Keep only numbers that this type has."""
@@ -396,6 +401,6 @@ def test_the_exact_selector_finds_what_bounds_do_not() -> None:
     keys = torch.stack((spread, right))[None]
     query = looked_for.view(1, 1, 1, -1)
     by_bounds = quest.scores(query, quest.bounds(keys[0][:, None]))[0, 0]
-    by_keys = exact.scores(query, keys)[0, 0]
+    by_keys = exact.scores(query, keys.transpose(0, 1))[0, 0]
     assert by_bounds.tolist() == [8.0, 4.0]
     assert by_keys.tolist() == [2.0, 4.0]

@@ -9,10 +9,11 @@ import torch
 from longspan.worker.attention.centroids import make_centroids
 from longspan.worker.attention.decode_attention import DecodeAttention
 from longspan.worker.attention.folded import FoldedBackend
+from longspan.worker.attention.four_bit_keys import make_four_bit_keys
 from longspan.worker.attention.layer_plan import View
 from longspan.worker.attention.linear.page_sums import PageSums
 from longspan.worker.attention.policy import ModelPolicy
-from longspan.worker.attention.pool import LayerPages
+from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
 from longspan.worker.attention.rows import AttentionRows
 from longspan.worker.attention.select import Kind
 from longspan.worker.attention.step_attention import StepAttention
@@ -50,9 +51,11 @@ def test_each_backend_equals_the_definition(
     )
     centroids = make_centroids(keys, values)
     centroids.write(torch.arange(len(keys), device=ON_GPU), keys, values)
+    four_bit = make_four_bit_keys(keys.shape[1], len(keys), PAGE_TOKENS, keys.shape[3], ON_GPU)
+    four_bit.write(torch.arange(len(keys), device=ON_GPU), keys)
     maps = document.maps.part(range(HEADS), range(KV_HEADS), ON_GPU)
     sums = PageSums(maps, on_host.page_sums.sums.to(ON_GPU), SCALE)
-    layer = LayerPages(keys, values, bounds, centroids=centroids, page_sums=sums)
+    layer = LayerPages(keys, values, bounds, centroids=centroids, page_sums=sums, four_bit=four_bit)
     start, end = chunk
     view = View(ModelPolicy(policy, (POLICIES[policy],)), ZONES)
     step = StepAttention([backend], [document.rows(start, end)], [view], ON_GPU)

@@ -77,6 +77,22 @@ def test_what_is_wrong_stops_the_start() -> None:
         policy_check(Deaf(), pages(GROUPED), GROUPED.heads)
 
 
+@pytest.mark.parametrize("shape", [GROUPED, LATENT], ids=["grouped", "latent"])
+def test_copies_that_say_something_else_stop_the_start(
+    monkeypatch: pytest.MonkeyPatch, shape: LayerShape
+) -> None:
+    """Where a policy selects by keys in 4 bits, such a layer is checked too."""
+    layer = replace(pages(shape), four_bit=shape.four_bit(PAGES, torch.device("cpu")))
+    policy_check(CpuBackend(), layer, shape.heads)
+    name = "longspan.worker.attention.four_bit_keys.FourBitKeys.write"
+    monkeypatch.setattr(name, lambda copies, slots, keys: None)
+    assert layer.four_bit is not None
+    layer.four_bit.means.zero_()
+    layer.four_bit.scales.zero_()
+    with pytest.raises(StartFailure, match="hybrid attention differs"):
+        policy_check(CpuBackend(), layer, shape.heads)
+
+
 def test_a_far_state_that_counts_twice_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """Selected pages must not be far ones too."""
     monkeypatch.setattr(

@@ -182,7 +182,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "bytes.json").write_bytes(b"\xff")
     with pytest.raises(StartFailure, match=r"bytes\.json cannot be read"):
         policies_for(str(tmp_path / "bytes.json"), [SHAPE], MODEL, 4)
-    known = "full, window, hybrid, hierarchical, hybrid-exact, hybrid-host, summary, lean"
+    known = (
+        "full, window, hybrid, hierarchical, hybrid-exact, hybrid-4bit, hybrid-host, summary, lean"
+    )
     with pytest.raises(StartFailure, match=f"only {known}; a file's name"):
         policies_for("sparse", [SHAPE], MODEL, 4)
 

@@ -126,7 +126,8 @@ def test_a_part_comes_back_bit_by_bit_where_the_page_lies_then(
         pytest.skip("no bounds are kept beside pages in 8 bits")
     shapes = [LayerShape(4, 2, 16, 16, latent=False, scale=0.25)] * 4
     groups = [[0, 2], [1, 3]]
-    way = layout(groups, eight_bit, itemsize=dtype.itemsize)
+    four_bit = (1, 3) if bounds else ()
+    way = layout(groups, eight_bit, four_bit=four_bit, itemsize=dtype.itemsize)
     layers = make_pool(
         shapes,
         way,
@@ -139,10 +140,11 @@ def test_a_part_comes_back_bit_by_bit_where_the_page_lies_then(
     )
     sizes = way.sizes if eight_bit or bounds else (*way.sizes, 0)
     for layer in layers:
-        known = layer.centroids
+        known, copies = layer.centroids, layer.four_bit
         means = (known.keys, known.values) if known is not None else ()
         sums = layer.page_sums.sums if layer.page_sums is not None else None
-        for tensor in (layer.keys, layer.values, layer.bounds, *means, sums):
+        kept = (copies.codes, copies.scales, copies.means) if copies is not None else ()
+        for tensor in (layer.keys, layer.values, layer.bounds, *means, sums, *kept):
             if tensor is not None:
                 flat = tensor.view(-1).view(torch.uint8) if tensor.is_contiguous() else tensor
                 flat.copy_(torch.randint(0, 120, flat.shape))

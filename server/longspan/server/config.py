@@ -142,8 +142,8 @@ class Config(BaseSettings):
     attention: str = Field(
         "full",
         description="how the model reads documents where a request does not say: full, window, "
-        "hybrid, hierarchical, hybrid-exact, hybrid-host, summary, lean, or a file that ends in "
-        ".json, as longspan fidelity --calibrate writes",
+        "hybrid, hierarchical, hybrid-exact, hybrid-4bit, hybrid-host, summary, lean, or a file "
+        "that ends in .json, as longspan fidelity --calibrate writes",
     )
     attention_maps: Path | None = Field(
         None,

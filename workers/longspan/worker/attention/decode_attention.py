@@ -116,7 +116,8 @@ class DecodeAttention:
 def can_decode(policy: ModelPolicy) -> bool:
     """True for policies whose layers all look as ``DecodeAttention`` can."""
     return all(
-        layer.far is Far.NONE and layer.selector is Selector.QUEST for layer in policy.layers
+        layer.far is Far.NONE and layer.selector is Selector.QUEST and not layer.on_host
+        for layer in policy.layers
     )
 
 

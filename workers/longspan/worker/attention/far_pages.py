@@ -14,7 +14,7 @@ import torch
 
 from longspan.worker.attention.equal_lengths import Run, same_lengths
 from longspan.worker.attention.layer_plan import SelectingRows
-from longspan.worker.attention.selection import run_of
+from longspan.worker.attention.selectors.places import run_of
 
 NUMBERS = 2**22
 """Scores, and numbers of summaries, that are written out at once: 16 MiB of each."""

@@ -14,6 +14,12 @@ SCALES_BYTES = 4
 """Of one token and kv head where it is stored in 8 bits: a scale for its key and its value."""
 
 
+FOUR_BIT_SCALE_BYTES = 2
+"""Of one key where it is kept in 4 bits too."""
+
+FOUR_BIT_MEAN_BYTES = 4
+"""Of one number of the mean that is kept apart of a page's keys in 4 bits."""
+
 WASTE = 1 / 6
 """Of the memory of a group's part of a page, what frames may leave empty."""
 
@@ -43,6 +49,7 @@ class Layout:
         places: one a layer.
         eight_bit: layers that are stored in 8 bits.
         itemsize: bytes of a number elsewhere; so many of those layers share a slot.
+        four_bit: layers whose keys are kept in 4 bits too.
     """
 
     slots: int
@@ -50,18 +57,41 @@ class Layout:
     places: tuple[Place, ...]
     eight_bit: frozenset[int]
     itemsize: int
+    four_bit: frozenset[int] = frozenset()
 
-    def frame_bytes(self, token_bytes: Sequence[int], kv_heads: int, page_tokens: int) -> int:
+    @property
+    def four_bit_slots(self) -> frozenset[int]:
+        """Slots of a frame beside which keys are kept in 4 bits."""
+        return frozenset(self.places[layer].slot for layer in self.four_bit)
+
+    def frame_bytes(
+        self,
+        token_bytes: Sequence[int],
+        kv_heads: int,
+        page_tokens: int,
+        four_bit_bytes: Sequence[int] = (),
+    ) -> int:
         """Bytes of a frame, scales included, where a layer takes so much for a token.
 
         Layers that differ all lie in one frame, each in its own slot; else any will do.
+
+        Args:
+            token_bytes: of each layer.
+            kv_heads: of a layer.
+            page_tokens: of a page.
+            four_bit_bytes: of each layer, what a page's keys take in 4 bits.
         """
         scales = self.slots * self.itemsize * kv_heads * SCALES_BYTES if self.eight_bit else 0
-        return page_tokens * (sum(token_bytes[: self.slots]) + scales)
+        copies = sum(four_bit_bytes[slot] for slot in self.four_bit_slots)
+        return page_tokens * (sum(token_bytes[: self.slots]) + scales) + copies
 
 
 def layout(
-    groups: Sequence[Sequence[int]], eight_bit: Collection[int] = (), *, itemsize: int = 4
+    groups: Sequence[Sequence[int]],
+    eight_bit: Collection[int] = (),
+    *,
+    four_bit: Collection[int] = (),
+    itemsize: int = 4,
 ) -> Layout:
     """The layout with the largest frames that waste at most ``WASTE`` of any group's part.
 
@@ -70,6 +100,7 @@ def layout(
     Args:
         groups: the layers of each; all of a group are in 8 bits, or none.
         eight_bit: layers stored in 8 bits.
+        four_bit: layers whose keys are kept in 4 bits too.
         itemsize: bytes of a number elsewhere.
     """
     layers = sum(len(group) for group in groups)
@@ -87,8 +118,18 @@ def layout(
             frame, rest = divmod(index, ratio * slots)
             places[layer] = Place(first + frame, *divmod(rest, ratio))
     return Layout(
-        slots, sizes, tuple(places[i] for i in range(layers)), frozenset(eight_bit), itemsize
+        slots,
+        sizes,
+        tuple(places[i] for i in range(layers)),
+        frozenset(eight_bit),
+        itemsize,
+        frozenset(four_bit),
     )
+
+
+def four_bit_bytes(kv_heads: int, d: int, page_tokens: int) -> int:
+    """Bytes of the keys of one page in one layer, in 4 bits."""
+    return kv_heads * (page_tokens * (d // 2 + FOUR_BIT_SCALE_BYTES) + FOUR_BIT_MEAN_BYTES * d)
 
 
 def _slots(layers: int, ratio: int, frame: int) -> int:

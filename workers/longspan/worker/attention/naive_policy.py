@@ -9,8 +9,14 @@ from longspan.worker.attention.linear.feature_maps import FeatureMap
 from longspan.worker.attention.linear.naive import attend_beyond
 from longspan.worker.attention.policy import CENTROID_TOKENS, Far, Kind, LayerPolicy, Selector
 from longspan.worker.attention.pool import PAGE_TOKENS
-from longspan.worker.attention.selectors import exact, quest
+from longspan.worker.attention.selectors import exact, low_bit, quest
 from longspan.worker.attention.zones import Zones
+
+SCORES = {
+    Selector.QUEST: quest.naive_scores,
+    Selector.EXACT: exact.naive_scores,
+    Selector.LOW_BIT: low_bit.naive_scores,
+}
 
 
 def attend_naively(
@@ -140,8 +146,7 @@ def _choose(
     heads = query[asked].float()
     candidates = keys[first * PAGE_TOKENS : last * PAGE_TOKENS].float()
     pages = candidates.view(last - first, PAGE_TOKENS, -1)
-    scores = exact if policy.selector is Selector.EXACT else quest
-    found = scores.naive_scores(heads.flatten(0, 1), pages)
+    found = SCORES[policy.selector](heads.flatten(0, 1), pages)
     for chosen in found.topk(min(policy.selected_pages, last - first)).indices.tolist():
         begin = (first + chosen) * PAGE_TOKENS
         seen[rows, begin : begin + PAGE_TOKENS] = True

@@ -43,11 +43,13 @@ class Selector(StrEnum):
     """How a layer tells which pages to choose.
 
     ``QUEST`` by upper bounds of their scores, which are kept beside the keys; ``EXACT`` by the
-    scores themselves, for which every key is read.
+    scores themselves, for which every key is read; ``LOW_BIT`` by the scores of copies of the keys
+    in 4 bits, which are kept beside them.
     """
 
     QUEST = "quest"
     EXACT = "exact"
+    LOW_BIT = "low-bit"
 
 
 CENTROID_TOKENS = 64
@@ -199,6 +201,12 @@ class ModelPolicy:
         return any(layer.numbered for layer in self.layers)
 
     @property
+    def four_bit(self) -> frozenset[int]:
+        """Layers whose keys are kept in 4 bits too."""
+        found = (n for n, one in enumerate(self.layers) if one.selector is Selector.LOW_BIT)
+        return frozenset(found)
+
+    @property
     def dense_pages(self) -> int:
         """Pages from the start whose queries choose nothing, in any layer."""
         return min((layer.dense_pages for layer in self.layers if layer.selects), default=0)
@@ -270,7 +278,8 @@ class Policy:
     @property
     def stores(self) -> bool:
         """True where the policy decides what is stored: only a worker started with it has it."""
-        return self.eight_bit or self.layer.numbered
+        kept = self.layer.selector is Selector.LOW_BIT
+        return self.eight_bit or self.layer.numbered or kept
 
     def of(self, layers: int) -> ModelPolicy:
         """The policy of a model with so many layers.
@@ -303,6 +312,7 @@ PRESETS = {
             full_layers=0.25,
         ),
         Policy("hybrid-exact", replace(HYBRID, selector=Selector.EXACT), full_layers=0.25),
+        Policy("hybrid-4bit", replace(HYBRID, selector=Selector.LOW_BIT), full_layers=0.25),
         Policy("hybrid-host", replace(HYBRID, on_host=True), full_layers=0.25),
         Policy(
             "summary",

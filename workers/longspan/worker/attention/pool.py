@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from longspan.worker.attention.centroids import Centroids
+from longspan.worker.attention.four_bit_keys import FourBitKeys
 from longspan.worker.attention.linear.page_sums import PageSums
 from longspan.worker.attention.selectors import quest
 
@@ -28,6 +29,7 @@ class LayerPages:
         frame: which of a page's frames the layer lies in; block tables differ by it.
         centroids: the means of the pages, of full ones; None where no policy looks at them.
         page_sums: the linear states behind full pages; None likewise.
+        four_bit: the keys of full pages in 4 bits; None where no policy selects by them.
     """
 
     keys: torch.Tensor
@@ -36,6 +38,7 @@ class LayerPages:
     centroids: Centroids | None = None
     page_sums: PageSums | None = None
     frame: int = 0
+    four_bit: FourBitKeys | None = None
 
     @property
     def latent(self) -> bool:
@@ -80,6 +83,8 @@ class LayerPages:
         """Note down what the pages that became full hold, all their keys being there."""
         if slots.completed is not None and self.bounds is not None:
             self.bounds[:, slots.completed] = quest.bounds(self.keys[slots.completed])
+        if slots.completed is not None and self.four_bit is not None:
+            self.four_bit.write(slots.completed, self.keys[slots.completed])
         if slots.completed is not None and slots.summarised is not None:
             self._summarise(slots.completed, slots.summarised, slots.before)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,17 +12,34 @@ import torch
 from longspan.worker.attention.layer_plan import SelectingRows
 from longspan.worker.attention.policy import Selector
 from longspan.worker.attention.pool import LayerPages
-from longspan.worker.attention.selectors import exact, quest
+from longspan.worker.attention.selectors.exact import Keys
+from longspan.worker.attention.selectors.low_bit import Codes
+from longspan.worker.attention.selectors.places import Places, places_of
+from longspan.worker.attention.selectors.quest import Bounds
 
 STRIDE = 4
 """Of a page's queries every fourth is asked: neighbours want the same, and scores cost as much
 as a sixteenth of full attention for each query that is asked."""
 
 PRODUCTS = 2**26
-"""Bounds written out at once: a quarter of a GiB."""
+"""Scores written out at once: a quarter of a GiB."""
 
 
-SCORES = {Selector.QUEST: quest.scores, Selector.EXACT: exact.scores}
+class Candidates(Protocol):
+    """The pages of one layer that blocks select from, in the order of their sequence."""
+
+    @property
+    def products(self) -> int:
+        """Scores of one query in one kv head."""
+        ...
+
+    def scores(self, query: torch.Tensor, pages: int) -> torch.Tensor:
+        """The largest score that any query of a group has with any key of a page, unscaled.
+
+        ``query`` is [kv_heads, groups, rows, d], the heads that share a kv head among the rows.
+        The result is [kv_heads, groups, pages], of the first so many pages.
+        """
+        ...
 
 
 class Selection:
@@ -63,41 +81,45 @@ class _Group:
         self._counts = counts
         self._limits = torch.tensor(counts, device=device)
         table = blocks.candidates[members[int(np.argmax(counts))]].astype(np.int64)
-        self._run = run_of(table)
-        self._table = torch.from_numpy(table).to(device)
+        self._places = places_of(table, device)
 
     def select(self, query: torch.Tensor, layer: LayerPages, pages: int) -> torch.Tensor:
         """int64 [blocks, kv_heads, pages]; ``query`` is [tokens, kv_heads, group, d]."""
-        known = self._known(layer)
+        known = candidates(self._selector, layer, self._places)
         chosen = []
         for first, last in self._tiles(query, known):
             most = max(self._counts[first:last])
             asked = query[self._asked[first:last]].flatten(0, 1)
             rows = asked.view(last - first, -1, *asked.shape[1:]).permute(2, 0, 1, 3, 4)
             rows = rows.flatten(2, 3)
-            found = SCORES[self._selector](rows, known[:, :most])
+            found = known.scores(rows, most)
             if min(self._counts[first:last]) < most:
                 index = torch.arange(most, device=found.device)
                 unseen = index >= self._limits[first:last, None]
                 found = found.masked_fill(unseen, float("-inf"))
             chosen.append(found.topk(pages, -1).indices.transpose(0, 1))
-        return self._table[torch.cat(chosen)]
+        return self._places.table[torch.cat(chosen)]
 
-    def _known(self, layer: LayerPages) -> torch.Tensor:
-        """What the candidates are scored by: [kv_heads, pages, ..]."""
-        places = self._run or self._table
-        if self._selector is Selector.EXACT:
-            return layer.keys[places].transpose(0, 1)
-        assert layer.bounds is not None
-        return layer.bounds[:, places]
-
-    def _tiles(self, query: torch.Tensor, known: torch.Tensor) -> Iterator[tuple[int, int]]:
+    def _tiles(self, query: torch.Tensor, known: Candidates) -> Iterator[tuple[int, int]]:
         """Blocks [first, last) whose products fit."""
         blocks, rows = self._asked.shape
-        each = rows * query.shape[1] * query.shape[2] * known.shape[1] * known.shape[2]
+        each = rows * query.shape[1] * query.shape[2] * known.products
         size = max(1, PRODUCTS // each)
         for first in range(0, blocks, size):
             yield first, min(first + size, blocks)
+
+
+def candidates(selector: Selector, layer: LayerPages, places: Places) -> Candidates:
+    """What a selector knows of these pages."""
+    match selector:
+        case Selector.QUEST:
+            assert layer.bounds is not None
+            return Bounds(layer.bounds[:, places.index])
+        case Selector.EXACT:
+            return Keys(layer.keys, places)
+        case Selector.LOW_BIT:
+            assert layer.four_bit is not None
+            return Codes(layer.four_bit, places)
 
 
 def grouped(blocks: SelectingRows) -> Iterator[list[int]]:
@@ -126,10 +148,3 @@ def asked_rows(start: int, length: int) -> npt.NDArray[np.int64]:
     rows = np.arange(length)
     chosen = rows[(start + rows) % STRIDE == STRIDE - 1]
     return np.union1d(chosen, [length - 1]).astype(np.int64)
-
-
-def run_of(table: npt.NDArray[np.int64]) -> slice | None:
-    """The pages as a slice of the pool where they are neighbours: read in place."""
-    if len(table) and np.array_equal(table, np.arange(table[0], table[0] + len(table))):
-        return slice(int(table[0]), int(table[-1]) + 1)
-    return None

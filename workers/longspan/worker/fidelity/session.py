@@ -96,7 +96,12 @@ def open_session(options: ModelOptions, files: DecoderFiles, tokens: int) -> Ses
     whole = -(-tokens // PAGE_TOKENS) * PAGE_TOKENS
     page_bytes = PAGE_TOKENS * dtype.itemsize * sum(shape.numbers for shape in shapes)
     pages = frame_count(page_bytes, (1,), device, None, kv_tokens=max(whole, 2 * PAGE_TOKENS))
-    layers = [shape.pages(pages, dtype=dtype, device=device) for shape in shapes]
+    layers = [
+        replace(
+            shape.pages(pages, dtype=dtype, device=device), four_bit=shape.four_bit(pages, device)
+        )
+        for shape in shapes
+    ]
     maps = None
     if options.attention_maps is not None:
         maps = read_maps(options.attention_maps, shapes, files.fingerprint)

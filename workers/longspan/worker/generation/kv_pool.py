@@ -9,6 +9,7 @@ import torch
 
 from longspan.worker.attention.centroids import make_centroids
 from longspan.worker.attention.eight_bit import SCALE, EightBitPages
+from longspan.worker.attention.four_bit_keys import FourBitKeys
 from longspan.worker.attention.layout import Layout, Place
 from longspan.worker.attention.linear.feature_maps import FeatureMap
 from longspan.worker.attention.linear.page_sums import PageSums, make_page_sums
@@ -91,6 +92,7 @@ class _Slots:
         self._shapes, self._layout, self._frames = shapes, layout, frames
         self._dtype, self._device, self._bounds = dtype, device, bounds
         self._slots: dict[int, LayerPages] = {}
+        self._copies: dict[int, FourBitKeys] = {}
         self._scales: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def layers(self) -> list[LayerPages]:
@@ -110,7 +112,13 @@ class _Slots:
 
     def _plain(self, layer: int, place: Place) -> LayerPages:
         slot = self._slot(layer, place.slot)
-        return replace(slot, frame=place.frame)
+        copies = self._four_bit(layer, place.slot) if layer in self._layout.four_bit else None
+        return replace(slot, frame=place.frame, four_bit=copies)
+
+    def _four_bit(self, layer: int, slot: int) -> FourBitKeys:
+        if slot not in self._copies:
+            self._copies[slot] = self._shapes[layer].four_bit(self._frames, self._device)
+        return self._copies[slot]
 
     def _eight_bit(self, layer: int, place: Place) -> EightBitPages:
         slot, shape = self._slot(layer, place.slot), self._shapes[layer]

@@ -64,7 +64,10 @@ class Policies:
     ) -> None:
         eight_bit = policies[0].eight_bit
         found = _groups(policies, shapes, eight_bit)
-        self.layout: Layout = layout(found, eight_bit, itemsize=itemsize)
+        asked = frozenset[int]().union(*(policy.four_bit for policy in policies))
+        # A layer with a window of its own selects nothing.
+        four_bit = [layer for layer in asked if shapes[layer].window is None]
+        self.layout: Layout = layout(found, eight_bit, four_bit=four_bit, itemsize=itemsize)
         self.selects = any(
             layer.selects and not layer.on_host for policy in policies for layer in policy.layers
         )
@@ -75,7 +78,10 @@ class Policies:
         )
         self.linear = frozenset().union(*(_linear(policy, shapes) for policy in policies))
         self.frame_bytes = self.layout.frame_bytes(
-            [shape.numbers * itemsize for shape in shapes], shapes[0].kv_heads, PAGE_TOKENS
+            [shape.numbers * itemsize for shape in shapes],
+            shapes[0].kv_heads,
+            PAGE_TOKENS,
+            [shape.four_bit_bytes for shape in shapes],
         ) + self._sums_bytes(shapes)
         self.sizes = (*self.layout.sizes, 0) if policies[0].numbered else self.layout.sizes
         self._served = {

@@ -14,7 +14,7 @@ from longspan.worker.attention.host_pages import HostPages
 from longspan.worker.attention.layer_plan import View
 from longspan.worker.attention.linear.page_sums import PageSums
 from longspan.worker.attention.naive_policy import attend_naively
-from longspan.worker.attention.policy import Far, Kind, LayerPolicy, ModelPolicy
+from longspan.worker.attention.policy import Far, Kind, LayerPolicy, ModelPolicy, Selector
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
 from longspan.worker.attention.rows import AttentionRows
 from longspan.worker.attention.selection import STRIDE
@@ -43,6 +43,7 @@ CHECKED = (
     LayerPolicy(kind=Kind.HYBRID, prefix_pages=1, selected_pages=1),
     LayerPolicy(kind=Kind.HIERARCHICAL, prefix_pages=1, selected_pages=1, far=Far.CENTROID),
     LayerPolicy(kind=Kind.HIERARCHICAL, prefix_pages=1, selected_pages=1, far=Far.LINEAR),
+    LayerPolicy(kind=Kind.HYBRID, prefix_pages=1, selected_pages=1, selector=Selector.LOW_BIT),
 )
 HOST_CHECKED = (LayerPolicy(kind=Kind.HYBRID, prefix_pages=1, selected_pages=1, on_host=True),)
 
@@ -95,6 +96,8 @@ def _check(
             continue  # this worker serves none that do
         if policy.far is Far.LINEAR and layer.page_sums is None:
             continue  # nor that has feature maps
+        if policy.selector is Selector.LOW_BIT and layer.four_bit is None:
+            continue
         view = View(ModelPolicy(policy.kind, (policy,)), zones)
         step = StepAttention([backend], [rows], [view], layer.keys.device)
         found = step.attend(0, query[START:], layer, scale=scale, window=None)

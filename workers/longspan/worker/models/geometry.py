@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from longspan.worker.attention.host_split import HostNeeds, split
-from longspan.worker.attention.layout import Layout, layout
+from longspan.worker.attention.layout import Layout, four_bit_bytes, layout
 from longspan.worker.attention.policy import CENTROID_TOKENS, PRESETS, ModelPolicy, Policy
 from longspan.worker.attention.retention import Retention, groups, longest, retention
 
@@ -37,6 +37,7 @@ class Geometry:
         layers: each keeps KV of its own.
         kv_heads: of a layer; one where it keeps latents.
         kv_floats: floats that one layer keeps for one token.
+        key_dim: floats of one kv head's key.
         context_tokens: longest sequence that the model's positions allow.
     """
 
@@ -44,6 +45,7 @@ class Geometry:
     kv_heads: int
     kv_floats: int
     context_tokens: int
+    key_dim: int
 
     def kv_bytes(self, element_bytes: int) -> int:
         """KV bytes of one token in all layers."""
@@ -77,6 +79,7 @@ def geometry(config: Mapping[str, Any]) -> Geometry:
         kv_heads=1 if text.get("kv_lora_rank") else _kv_heads(text),
         kv_floats=_latent_floats(text) if text.get("kv_lora_rank") else _head_floats(text),
         context_tokens=context_tokens(text),
+        key_dim=_latent_floats(text) if text.get("kv_lora_rank") else _key_dim(text),
     )
 
 
@@ -123,9 +126,12 @@ def _longest_context(
     """Without windows that layers may have of their own: then it is longer."""
     policy = preset.of(model.layers)
     alike = groups([policy], [None] * model.layers, PAGE_TOKENS)
-    pages = layout(alike, policy.eight_bit, itemsize=element_bytes)
+    pages = layout(alike, policy.eight_bit, four_bit=policy.four_bit, itemsize=element_bytes)
     token_bytes = [model.kv_floats * element_bytes] * model.layers
-    frame_bytes = pages.frame_bytes(token_bytes, model.kv_heads, PAGE_TOKENS)
+    copies = four_bit_bytes(model.kv_heads, model.key_dim, PAGE_TOKENS)
+    frame_bytes = pages.frame_bytes(
+        token_bytes, model.kv_heads, PAGE_TOKENS, [copies] * model.layers
+    )
     kept = [retention(policy.layer(group[0]), None, PAGE_TOKENS) for group in alike]
     if any(layer.on_host for layer in policy.layers):
         needs = _host_needs(model, policy, pages, kept, frame_bytes)
@@ -161,10 +167,13 @@ def _host_needs(
 
 def _head_floats(config: Mapping[str, Any]) -> int:
     """Grouped-query attention (arXiv:2305.13245): a key and a value for every KV head."""
+    key = _key_dim(config)
+    return _kv_heads(config) * (key + int(config.get("v_head_dim") or key))
+
+
+def _key_dim(config: Mapping[str, Any]) -> int:
     heads = _size(config, "num_attention_heads")
-    key = config.get("head_dim") or _size(config, "hidden_size") // heads
-    value = config.get("v_head_dim") or key
-    return _kv_heads(config) * int(key + value)
+    return int(config.get("head_dim") or _size(config, "hidden_size") // heads)
 
 
 def _kv_heads(config: Mapping[str, Any]) -> int:

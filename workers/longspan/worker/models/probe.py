@@ -8,6 +8,8 @@ import torch
 from transformers import Cache
 
 from longspan.worker.attention.centroids import make_centroids
+from longspan.worker.attention.four_bit_keys import FourBitKeys, make_four_bit_keys
+from longspan.worker.attention.layout import four_bit_bytes
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
 from longspan.worker.attention.selectors.quest import BLOCK_KEYS
 from longspan.worker.failures import StartFailure
@@ -37,6 +39,11 @@ class LayerShape(NamedTuple):
         return self.kv_heads * (self.d if self.latent else self.d + self.dv)
 
     @property
+    def four_bit_bytes(self) -> int:
+        """Bytes of a page's keys in 4 bits."""
+        return four_bit_bytes(self.kv_heads, self.d, PAGE_TOKENS)
+
+    @property
     def kv(self) -> tuple[int, int, int, bool]:
         """What decides the size of a page."""
         return self.kv_heads, self.d, self.dv, self.latent
@@ -59,6 +66,10 @@ class LayerShape(NamedTuple):
         """What is kept of so many pages to select them by."""
         blocks = PAGE_TOKENS // BLOCK_KEYS
         return _empty(self.kv_heads, count, blocks, 2 * self.d, dtype=dtype, device=device)
+
+    def four_bit(self, count: int, device: torch.device) -> FourBitKeys:
+        """Room for the keys of so many pages in 4 bits."""
+        return make_four_bit_keys(self.kv_heads, count, PAGE_TOKENS, self.d, device)
 
 
 def _empty(*shape: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:

@@ -171,6 +171,8 @@ def _numbers(layer: LayerPages, frame: int) -> Iterator[torch.Tensor]:
         yield layer.value_scales[frame]
     if layer.bounds is not None and not isinstance(layer, HostPages):
         yield from layer.bounds[:, frame]
+    if layer.four_bit is not None:
+        yield from layer.four_bit.parts(frame)
 
 
 def _summaries(layer: LayerPages, number: int) -> Iterator[torch.Tensor]:

@@ -8,17 +8,53 @@ eighth of what it would compute.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
+
+from longspan.worker.attention.selectors.places import Places
+
+NUMBERS_AT_ONCE = 2**22
+"""Numbers of keys scored at once: what is copied of pages that are no neighbours is bounded."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Keys:
+    """Pages to select from, with all of their keys; see ``selection.Candidates``.
+
+    Attributes:
+        pool: [pages, kv_heads, page tokens, d].
+        places: which of them.
+    """
+
+    pool: torch.Tensor
+    places: Places
+
+    @property
+    def products(self) -> int:
+        """See ``selection.Candidates``."""
+        return len(self.places) * self.pool.shape[2]
+
+    def scores(self, query: torch.Tensor, pages: int) -> torch.Tensor:
+        """See ``selection.Candidates``."""
+        size = max(1, NUMBERS_AT_ONCE // self.pool[0].numel())
+        tiles = self.places.first(pages).tiles(size)
+        return torch.cat([scores(query, self.pool[tile.index]) for tile in tiles], -1)
 
 
 def scores(query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     """The largest score of any query of a group with any key of a page.
 
     ``query`` is [kv_heads, groups, rows, d], the heads that share a kv head among the rows;
-    ``keys`` [kv_heads, pages, page tokens, d]. The result is [kv_heads, groups, pages], unscaled.
+    ``keys`` [pages, kv_heads, page tokens, d], as they lie. The result is
+    [kv_heads, groups, pages], unscaled.
     """
-    products = query.flatten(1, 2) @ keys.flatten(1, 2).mT
-    return products.view(*query.shape[:3], *keys.shape[1:3]).amax((2, 4))
+    found = []
+    for head, rows in enumerate(query.flatten(1, 2)):
+        # One product a page: to see the pages of a head as one matrix would copy all keys.
+        products = torch.bmm(rows.expand(len(keys), *rows.shape), keys[:, head].mT)
+        found.append(products.amax(-1).T)
+    return torch.stack(found).view(*query.shape[:3], len(keys)).amax(2)
 
 
 def naive_scores(query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:

@@ -7,9 +7,31 @@ best block, and bounds of few keys are tight.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 BLOCK_KEYS = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bounds:
+    """Pages to select from, by their bounds; see ``selection.Candidates``.
+
+    Attributes:
+        known: [kv_heads, pages, blocks, 2 d].
+    """
+
+    known: torch.Tensor
+
+    @property
+    def products(self) -> int:
+        """See ``selection.Candidates``."""
+        return self.known.shape[1] * self.known.shape[2]
+
+    def scores(self, query: torch.Tensor, pages: int) -> torch.Tensor:
+        """See ``selection.Candidates``."""
+        return scores(query, self.known[:, :pages])
 
 
 def bounds(keys: torch.Tensor) -> torch.Tensor:
