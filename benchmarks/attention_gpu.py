@@ -21,7 +21,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from benchmarks.attention import POLICIES
+from benchmarks import attention
 from benchmarks.attention_layer import (
     Geometry,
     RandomSequences,
@@ -41,6 +41,11 @@ from longspan.worker.attention.selection import Selection
 from longspan.worker.attention.zones import NO_ZONES, Zones
 
 Row = dict[str, object]
+
+POLICIES = {
+    name: attention.POLICIES[name]
+    for name in ("full", "window", "hybrid", "hybrid preset", "hierarchical")
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +173,11 @@ def _decode(
     at = last(sequences)
     step = partial(sequences.step, kernel[1], layer, at, at + 1)
     time: Timed = timed_step(step, geometry.device, rounds=sizes.rounds, layers=sizes.layers)
-    planned = step()
-    planned()
-    graph = timed_graph(planned, geometry.device, rounds=sizes.rounds)
+    graphed = sequences.decode_step(kernel[1], layer, at)
+    graph = None
+    if graphed is not None:
+        graphed()
+        graph = timed_graph(graphed, geometry.device, rounds=sizes.rounds)
     keys = layer.depth(at + 1, PAGE_TOKENS)
     reached = batch * keys * geometry.key_bytes() / min(time.layer, graph or time.layer)
     return {

@@ -12,6 +12,8 @@ import torch
 
 from longspan.worker.attention.base import Backend
 from longspan.worker.attention.centroids import make_centroids
+from longspan.worker.attention.decode_attention import DecodeAttention, can_decode
+from longspan.worker.attention.folded import FoldedBackend
 from longspan.worker.attention.layer_plan import View
 from longspan.worker.attention.policy import Far, LayerPolicy, ModelPolicy
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
@@ -109,6 +111,27 @@ class RandomSequences:
 
         def layer() -> object:
             self.layer.write(slots, new, new)
+            return attention.attend(0, query, self.layer, scale=scale, window=None)
+
+        return layer
+
+    def decode_step(
+        self, backend: Backend, policy: LayerPolicy, at: int
+    ) -> Callable[[], object] | None:
+        """The next token's layer, planned on the device; None for what the engine has no graphs."""
+        seen = ModelPolicy("measured", (policy,))
+        if not isinstance(backend, FoldedBackend) or not can_decode(seen):
+            return None
+        device, rows = self.geometry.device, self.rows(at, at + 1)
+        slots = rows.slots(device, bounds=False, summaries=False)
+        tables = torch.from_numpy(np.stack(rows.block_tables)).to(device)
+        keys = torch.full((self._batch,), at + 1, dtype=torch.int32, device=device)
+        query, new = self.query(rows.tokens), self._new[:, : rows.tokens]
+        scale = self.geometry.dim**-0.5
+
+        def layer() -> object:
+            self.layer.write(slots, new, new)
+            attention = DecodeAttention(backend, seen, tables, keys)
             return attention.attend(0, query, self.layer, scale=scale, window=None)
 
         return layer

@@ -15,10 +15,15 @@ from hypothesis import strategies as st
 from longspan.worker.attention.flash2 import Flash2
 from longspan.worker.attention.folded import FoldedBackend
 from longspan.worker.attention.naive import NaiveBackend
-from longspan.worker.attention.policy import FULL_MODEL, ModelPolicy
+from longspan.worker.attention.policy import FULL_MODEL, PRESETS, ModelPolicy
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
 from longspan.worker.attention.rows import AttentionRows
-from longspan.worker.generation.buckets import bucket_for, decode_buckets
+from longspan.worker.generation.buckets import (
+    LEAST_BLOCKS,
+    block_bucket,
+    bucket_for,
+    decode_buckets,
+)
 from longspan.worker.generation.decode_graph import (
     DecodeGraphs,
     DecodeInputs,
@@ -72,6 +77,39 @@ def test_no_bucket_for_more_rows_than_the_largest() -> None:
     """Larger steps run without a graph."""
     assert bucket_for(BUCKETS, 3) == 4
     assert bucket_for(BUCKETS, 5) is None
+
+
+@given(blocks=st.integers(1, 4096), most=st.integers(1, 4096))
+def test_block_tables_double(blocks: int, most: int) -> None:
+    """Room for all pages, at most twice as much, and few lengths in all."""
+    blocks = min(blocks, most)
+    found = block_bucket(blocks, most)
+    assert blocks <= found <= most
+    assert found <= max(2 * blocks - 1, LEAST_BLOCKS)
+    lengths = {block_bucket(length, most) for length in range(1, most + 1)}
+    assert len(lengths) <= 1 + max(0, (most - 1).bit_length() - (LEAST_BLOCKS - 1).bit_length())
+
+
+def test_a_policy_without_a_graph_is_run_plainly(capsys: pytest.CaptureFixture[str]) -> None:
+    """What cannot be captured while requests are served fails no request, and is said once."""
+    decoder, plain = TinyDecoder(), TinyDecoder()
+
+    def capture(step: Callable[[], torch.Tensor], device: torch.device) -> Repeat:
+        raise RuntimeError("out of memory\nmore about it")
+
+    graphs = DecodeGraphs(
+        decoder.forward, BUCKETS, CPU, blocks=BLOCKS, scratch_page=SCRATCH, capture=capture
+    )
+    policy = PRESETS["hybrid"].of(4)
+    for seed in (1, 2):
+        ids, rows = step_of([3, 300], seed)
+        expected = plain.naive(ids, rows)
+        actual = graphs.run(decode_inputs(ids, rows), policy)
+        torch.testing.assert_close(actual, expected, atol=2e-4, rtol=1e-4)
+    said = capsys.readouterr().err
+    assert said.count("no CUDA graph of hybrid for 2 rows of 4 pages: out of memory\n") == 1
+    with pytest.raises(RuntimeError, match="out of memory"):
+        graphs.warm_up()
 
 
 class TinyDecoder:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from longspan.worker.attention.base import Attended
 from longspan.worker.attention.decode_attention import DecodeAttention, can_decode, selects_from
-from longspan.worker.attention.layer_plan import View
+from longspan.worker.attention.folded import FoldedBackend, FoldedTables
+from longspan.worker.attention.layer_plan import View, layer_plan
 from longspan.worker.attention.policy import (
     FULL,
     FULL_MODEL,
@@ -24,8 +25,9 @@ from longspan.worker.attention.policy import (
     ModelPolicy,
 )
 from longspan.worker.attention.pool import PAGE_TOKENS
+from longspan.worker.attention.selection import Selection
 from longspan.worker.attention.zones import Zones
-from longspan.worker.generation.captured import captured_groups
+from longspan.worker.generation.captured import Group, captured_groups
 from longspan.worker.generation.decode_graph import (
     DecodeGraphs,
     Staging,
@@ -43,6 +45,7 @@ from tests.worker.test_policies import (
     EXACT,
     HIERARCHICAL,
     HYBRID,
+    KV_HEADS,
     SCALE,
     SUMMARY,
     WINDOW,
@@ -55,6 +58,9 @@ PAGES = 7
 TOKENS = PAGES * PAGE_TOKENS - 50
 SCRATCH = PAGES + 2
 """Of the pages that a ``Document`` leaves free."""
+
+
+LATER = replace(HYBRID, dense_pages=10)
 
 
 def model(*layers: LayerPolicy) -> ModelPolicy:
@@ -140,23 +146,81 @@ def test_groups_are_policies() -> None:
         chunk(window, 0),
         chunk(also_full, 9),
         chunk(hybrid, first + 1),
+        chunk(hybrid, first - 1, answer=first),
+        chunk(replace(model(FULL, EXACT), name="exact"), first - 1),
     ]
-    assert captured_groups(chunks) == [[0, 3], [1, 4], [2]]
+    assert captured_groups(chunks) == [
+        Group(FULL_MODEL, [0, 3, 5, 6]),
+        Group(hybrid, [1, 4]),
+        Group(window, [2]),
+    ]
 
 
 @pytest.mark.parametrize(
     "row",
     [
         chunk(FULL_MODEL, 5, tokens=2),
-        chunk(model(HYBRID), selects_from(model(HYBRID)) - 1),
+        chunk(model(HYBRID, LATER), selects_from(model(HYBRID))),
         chunk(model(HYBRID), 5000, answer=5001),
         chunk(model(EXACT), 5000),
     ],
-    ids=["a prompt", "dense pages", "the end of a task", "another selector"],
+    ids=["a prompt", "half of the layers", "the end of a task", "another selector"],
 )
 def test_one_row_without_a_graph_keeps_the_step_from_it(row: Chunk) -> None:
     """A step is run as a whole."""
     assert captured_groups([chunk(FULL_MODEL, 5), row]) is None
+
+
+class Recorder:
+    """A kernel that only looks at its block table."""
+
+    def __init__(self) -> None:
+        self.seen: torch.Tensor | None = None
+
+    def __call__(
+        self,
+        query: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        tables: FoldedTables,
+        *,
+        scale: float,
+        window: tuple[int, int],
+    ) -> Attended:
+        """Nothing is attended to."""
+        self.seen = tables.block_table
+        return Attended(torch.zeros_like(query), torch.zeros(query.shape[:2]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_what_is_chosen_does_not_depend_on_who_chooses(dtype: torch.dtype) -> None:
+    """In 16 bits many pages promise the same: blocks together, alone, and rows of a step agree."""
+    pages, policy = 40, replace(HYBRID, dense_pages=0)
+    tokens = pages * PAGE_TOKENS
+    document = Document(tokens, seed=5)
+    document.write(0, tokens)
+    assert document.layer.bounds is not None
+    layer = replace(document.layer, bounds=document.layer.bounds.to(dtype))
+    query = document.query.to(dtype)
+
+    def chosen(start: int, end: int, zones: Zones) -> torch.Tensor:
+        planned = layer_plan(document.rows(start, end), [policy], [zones]).selecting[0]
+        return Selection(planned, CPU).select(query[start:end][planned.queries], layer)
+
+    start = tokens - 8 * PAGE_TOKENS
+    alone = [chosen(at, at + PAGE_TOKENS, Zones()) for at in range(start, tokens, PAGE_TOKENS)]
+    assert torch.equal(chosen(start, tokens, Zones()), torch.cat(alone))
+    positions = list(range(tokens - 60, tokens))
+    singly = [chosen(at, at + 1, Zones(0, 0)) for at in positions]
+    tables = torch.from_numpy(document.table).expand(len(positions), -1)
+    kernel = Recorder()
+    keys = torch.tensor(positions, dtype=torch.int32) + 1
+    rows = DecodeAttention(FoldedBackend(kernel), model(policy), tables, keys)
+    rows.attend(0, query[positions], layer, scale=SCALE, window=None)
+    assert kernel.seen is not None
+    blocks = kernel.seen[:, : policy.selected_pages].view(len(positions), KV_HEADS, -1)
+    heads = torch.arange(KV_HEADS)[:, None]
+    assert torch.equal(blocks.long(), torch.cat(singly) * KV_HEADS + heads)
 
 
 def test_an_answer_through_graph_buffers(tmp_path: Path) -> None:

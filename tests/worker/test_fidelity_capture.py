@@ -77,8 +77,10 @@ def watch(
 
 
 def watched() -> Document:
-    """The document that most tests look at."""
-    return Document(TOKENS, seed=3)
+    """The document that most tests look at, with all that any policy looks at."""
+    document = Document(TOKENS, seed=3)
+    document.keep_sums(document.maps)
+    return document
 
 
 @cache

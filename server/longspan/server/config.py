@@ -137,7 +137,9 @@ class Config(BaseSettings):
         description="smallest, optimal and largest decode batch captured as CUDA graphs",
     )
     compile_model: bool = Field(
-        False, description="compile the model at start: minutes once, then quicker steps"
+        False,
+        description="compile the model at start: minutes once, then quicker steps; nothing changes "
+        "for Llama, Mistral, Qwen 2 and Qwen 3 on a GPU",
     )
     attention: str = Field(
         "full",

@@ -15,7 +15,11 @@ from longspan.worker.attention.base import Attended
 from longspan.worker.attention.folded import FoldedBackend, FoldedPlan
 from longspan.worker.attention.policy import FULL, Far, LayerPolicy, ModelPolicy, Selector
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
+from longspan.worker.attention.selection import best
 from longspan.worker.attention.selectors import quest
+
+LOOKED_AT = 2**28
+"""Bytes of bounds that are looked at at once: a graph keeps the memory for them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,14 +107,29 @@ class DecodeAttention:
     ) -> torch.Tensor:
         """The chosen pages, int64 [rows, kv_heads, pages]."""
         assert layer.bounds is not None
-        kv_heads, (rows, blocks) = layer.keys.shape[1], self._tables.shape
-        asked = query.reshape(rows, kv_heads, -1, query.shape[-1]).transpose(0, 1)
-        known = layer.bounds[:, self._tables]
-        # Every row has pages of its own, as every kv head has.
-        scores = quest.scores(asked.flatten(0, 1)[:, None], known.flatten(0, 1))
-        found = scores.view(kv_heads, rows, blocks).masked_fill(unseen, float("-inf"))
-        places = found.topk(pages, -1).indices
-        return self._tables.expand(kv_heads, -1, -1).gather(2, places).transpose(0, 1).long()
+        kv_heads, blocks = layer.keys.shape[1], self._tables.shape[1]
+        asked = query.reshape(len(query), kv_heads, -1, query.shape[-1]).transpose(0, 1)
+        size = max(1, LOOKED_AT // (layer.bounds[:, 0].nbytes * blocks))
+        tables, masks = torch.split(self._tables, size), torch.split(unseen, size)
+        parts = zip(torch.split(asked, size, 1), tables, masks, strict=True)
+        return torch.cat([_chosen(layer.bounds, *part, pages) for part in parts])
+
+
+def _chosen(
+    bounds: torch.Tensor,
+    query: torch.Tensor,
+    tables: torch.Tensor,
+    unseen: torch.Tensor,
+    pages: int,
+) -> torch.Tensor:
+    """The same of some rows; ``query`` is [kv_heads, rows, group, d]."""
+    kv_heads, (rows, blocks) = len(bounds), tables.shape
+    # Every row has pages of its own, as every kv head has.
+    known = bounds[:, tables].flatten(0, 1)
+    scores = quest.scores(query.flatten(0, 1)[:, None], known)
+    found = scores.view(kv_heads, rows, blocks).masked_fill(unseen, float("-inf"))
+    places = best(found, pages)
+    return tables.expand(kv_heads, -1, -1).gather(2, places).transpose(0, 1).long()
 
 
 def can_decode(policy: ModelPolicy) -> bool:
@@ -122,8 +141,15 @@ def can_decode(policy: ModelPolicy) -> bool:
 
 
 def selects_from(policy: ModelPolicy) -> int:
-    """The first position from which on no layer of ``policy`` sees everything."""
+    """The first position from which on no selecting layer of ``policy`` sees everything."""
     return max((_selects_from(layer) for layer in policy.layers if layer.selects), default=0)
+
+
+def sees_all_before(policy: ModelPolicy) -> int:
+    """The first position from which on some layer of ``policy``, not a full one, does not."""
+    if any(layer.drops for layer in policy.layers):
+        return 0
+    return min((_selects_from(layer) for layer in policy.layers if layer.selects), default=0)
 
 
 def _selects_from(layer: LayerPolicy) -> int:

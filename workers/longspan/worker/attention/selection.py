@@ -97,7 +97,7 @@ class _Group:
                 index = torch.arange(most, device=found.device)
                 unseen = index >= self._limits[first:last, None]
                 found = found.masked_fill(unseen, float("-inf"))
-            chosen.append(found.topk(pages, -1).indices.transpose(0, 1))
+            chosen.append(best(found, pages).transpose(0, 1))
         return self._places.table[torch.cat(chosen)]
 
     def _tiles(self, query: torch.Tensor, known: Candidates) -> Iterator[tuple[int, int]]:
@@ -107,6 +107,15 @@ class _Group:
         size = max(1, PRODUCTS // each)
         for first in range(0, blocks, size):
             yield first, min(first + size, blocks)
+
+
+def best(scores: torch.Tensor, pages: int) -> torch.Tensor:
+    """The places of the largest scores, [.., pages], the earlier one of equals.
+
+    In 16 bits equals are common. ``topk`` chooses among them by the width of what it is given, and
+    then what a document's pages hold would depend on how it arrived.
+    """
+    return scores.sort(stable=True, descending=True).indices[..., :pages]
 
 
 def candidates(selector: Selector, layer: LayerPages, places: Places) -> Candidates:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -137,7 +138,8 @@ class DecodeGraphs:
 
     Graphs of full attention are captured at the start, and have the longest block tables. Those of
     other policies look at whole block tables in every layer: each length of a table, doubled from
-    ``LEAST_BLOCKS`` on, is captured when it is first needed.
+    ``LEAST_BLOCKS`` on, is captured when it is first needed, and run without a graph where that
+    fails.
 
     Args:
         forward: the step; it reads its integers from the inputs it is given and nowhere else.
@@ -186,7 +188,15 @@ class DecodeGraphs:
         key = bucket, blocks, "" if policy.full else policy.name
         if key not in self._steps:
             step = partial(self._forward, self._staging.on_device(bucket, blocks), policy)
-            self._steps[key] = self._capture(step, self._device)
+            try:
+                self._steps[key] = self._capture(step, self._device)
+            except RuntimeError as error:
+                if policy.full:
+                    raise
+                reason = str(error).partition("\n")[0]
+                what = f"{policy.name} for {bucket} rows of {blocks} pages"
+                print(f"longspan-worker: no CUDA graph of {what}: {reason}", file=sys.stderr)
+                self._steps[key] = step
         return self._steps[key]
 
 
@@ -208,9 +218,15 @@ class CudaCapture:
                     step()
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
-            # Pages are moved by another thread meanwhile, which may wait and allocate.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                logits = step()
+            before = torch.cuda.current_stream(device)
+            try:
+                # Pages are moved by another thread meanwhile, which may wait and allocate.
+                with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                    logits = step()
+            except RuntimeError:
+                # torch stays on the stream of a capture that failed.
+                torch.cuda.set_stream(before)
+                raise
         self._pool = self._pool or graph.pool()
 
         def replay() -> torch.Tensor:

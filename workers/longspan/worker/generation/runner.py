@@ -19,7 +19,7 @@ from longspan.worker.attention.policy import ModelPolicy
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
 from longspan.worker.attention.rows import AttentionRows
 from longspan.worker.attention.step_attention import step_attention
-from longspan.worker.generation.captured import captured_groups
+from longspan.worker.generation.captured import Group, captured_groups
 from longspan.worker.generation.decode_graph import DecodeGraphs, DecodeInputs, decode_inputs
 from longspan.worker.generation.plan import Chunk, StepPlan
 from longspan.worker.models.seam import PagedCache, Step, keep_uncompiled
@@ -79,8 +79,7 @@ class Runner:
         samples = np.array([chunk.samples for chunk in plan.chunks])
         views = [chunk.view for chunk in plan.chunks]
         attention = step_attention(self._backends, rows, views, self.device)
-        selects = any(view.policy.selects for view in views)
-        summaries = any(view.policy.summarises for view in views)
+        selects, summaries = noted(plan.chunks)
         slots = [r.slots(self.device, bounds=selects, summaries=summaries) for r in rows]
         return self._forward(
             self._tensor(ids.astype(np.int64)),
@@ -101,29 +100,30 @@ class Runner:
         return self._forward(inputs.ids, inputs.positions, step, 0)
 
     def _replay(
-        self, graphs: DecodeGraphs, chunks: Sequence[Chunk], groups: Sequence[Sequence[int]]
+        self, graphs: DecodeGraphs, chunks: Sequence[Chunk], groups: Sequence[Group]
     ) -> torch.Tensor:
-        """A decode step, policy by policy."""
+        """A decode step, graph by graph."""
         logits: list[torch.Tensor] = [torch.empty(0)] * len(chunks)
         for group in groups:
-            members = [chunks[index] for index in group]
-            policy = members[0].view.policy
+            members = [chunks[index] for index in group.rows]
             rows = attention_rows(members)
             ids = np.concatenate([chunk.tokens for chunk in members])
-            out = graphs.run(decode_inputs(ids, rows), policy)
-            if policy.selects and (rows.ends % PAGE_TOKENS == 0).any():
-                self._complete(rows)
+            out = graphs.run(decode_inputs(ids, rows), group.policy)
+            if (rows.ends % PAGE_TOKENS == 0).any():
+                self._complete(rows, members)
             if len(groups) == 1:
                 return out
-            for index, row in zip(group, out.clone(), strict=True):
+            for index, row in zip(group.rows, out, strict=True):
                 logits[index] = row
         return torch.stack(logits)
 
-    def _complete(self, rows: AttentionRows) -> None:
-        """What pages that have become full promise; a step does not select among its last ones."""
-        slots = rows.slots(self.device, summaries=False)
-        for layer in self._layers:
-            layer.complete(slots)
+    def _complete(self, rows: AttentionRows, chunks: Sequence[Chunk]) -> None:
+        """What is noted down of pages that became full; a step looks at none of its last ones."""
+        selects, summaries = noted(chunks)
+        if selects or summaries:
+            slots = rows.slots(self.device, bounds=selects, summaries=summaries)
+            for layer in self._layers:
+                layer.complete(slots)
 
     def _forward(
         self, ids: torch.Tensor, positions: torch.Tensor, step: Step, kept: torch.Tensor | int
@@ -141,6 +141,12 @@ class Runner:
 
     def _tensor(self, values: npt.NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(values).to(self.device)
+
+
+def noted(chunks: Sequence[Chunk]) -> tuple[bool, bool]:
+    """Whether something is noted down of full pages to select them by, and to stand for them."""
+    policies = {id(chunk.view.policy): chunk.view.policy for chunk in chunks}.values()
+    return any(one.selects for one in policies), any(one.summarises for one in policies)
 
 
 def frame_backends(layers: Sequence[LayerPages], backend: Backend) -> list[Backend]:

@@ -87,7 +87,7 @@ class Generation:
     why a sequence fails where the scheduler only knows that it ends.
 
     Args:
-        page_bytes: of a page over all layers, by the name of the policy.
+        sizes: of pages, by the name of the policy.
     """
 
     def __init__(
