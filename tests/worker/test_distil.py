@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from longspan.worker.attention.policy_file import PolicyFile, write_policy
 from longspan.worker.attention.pool import PAGE_TOKENS
 from longspan.worker.attention.zones import NO_ZONES
 from longspan.worker.distil.command import run
+from longspan.worker.distil.distilling import Distilling
 from longspan.worker.distil.lesson import QUERIES, first_page, lesson
 from longspan.worker.distil.looks import LayerLook
 from longspan.worker.distil.options import parse
@@ -149,6 +151,7 @@ def test_fidelity_measures_what_they_are_worth(model: Path, told: list[str]) -> 
         ({"attention": "hybrid"}, "hybrid has no linear far states; hierarchical-linear has"),
         ({"tokens": "8192"}, "longer than the 4096 positions"),
         ({"text": "none.txt"}, r"none\.txt cannot be read"),
+        ({"out": "nowhere/maps.safetensors"}, "there is no such folder"),
         ({"text": "linear.json"}, "two sequences of 2048 are the least"),
     ],
 )
@@ -159,3 +162,20 @@ def test_what_cannot_be_distilled_is_refused(
         changes = {"text": str(model / changes["text"])}
     with pytest.raises(StartFailure, match=message):
         run(parse(arguments(model, **changes)), print)
+
+
+def test_maps_that_became_infinite_are_not_written(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be refused when they are served, long after they were learnt."""
+
+    @torch.no_grad()
+    def spoil(distilling: Distilling, learnt: object) -> Iterator[float]:
+        next(iter(next(iter(distilling.maps.values())).parameters()))[0].fill_(float("inf"))
+        yield 0.0
+
+    monkeypatch.setattr(Distilling, "learn", spoil)
+    out = model / "infinite.safetensors"
+    with pytest.raises(StartFailure, match="became infinite"):
+        run(parse(arguments(model, out=str(out))), print)
+    assert not out.exists()

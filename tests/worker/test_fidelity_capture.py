@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -21,6 +22,7 @@ from longspan.worker.attention.step_attention import StepAttention
 from longspan.worker.attention.zones import NO_ZONES, Zones
 from longspan.worker.fidelity import sampling
 from longspan.worker.fidelity.capture import Captures
+from longspan.worker.fidelity.key_sets import seen_pages
 from longspan.worker.fidelity.losses import Losses
 from longspan.worker.fidelity.observed import Look
 from tests.worker.test_policies import CPU, HEADS, KV_HEADS, POLICIES, SCALE, WINDOW, Document
@@ -113,6 +115,25 @@ def test_mass_and_error_are_those_of_the_definition(
     part = defined[:, span[0] : span[1]]
     error = np.linalg.norm(part - full) / np.linalg.norm(full)
     assert captures.error == pytest.approx(error, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("span", "zones"), [((1024, 1792), NO_ZONES), ((1536, TOKENS), ZONES)], ids=["document", "task"]
+)
+def test_pages_on_the_host_are_seen_as_those_on_the_device(
+    span: tuple[int, int], zones: Zones
+) -> None:
+    """Those that see everything are planned apart, and see everything."""
+    document, policy = watched(), POLICIES["hybrid"]
+    document.write(0, TOKENS)
+    rows, query = document.rows(*span), document.query[span[0] : span[1]]
+    sampled = np.array([0, 100, span[1] - span[0] - 1])
+    on_device, on_host = (
+        seen_pages(rows, one, zones, query, document.layer, sampled)
+        for one in (policy, replace(policy, on_host=True))
+    )
+    assert on_device.any()
+    np.testing.assert_array_equal(on_host, on_device)
 
 
 def test_full_attention_loses_nothing_at_all() -> None:

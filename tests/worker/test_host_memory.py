@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,8 @@ from hypothesis import strategies as st
 from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.worker.attention.host_pages import HostPages
 from longspan.worker.attention.host_split import HostNeeds, split, split_of_frames
+from longspan.worker.attention.policy import FULL, PRESETS, Far, LayerPolicy
+from longspan.worker.attention.policy_file import PolicyFile, write_policy
 from longspan.worker.attention.pool import PAGE_TOKENS
 from longspan.worker.attention.rows import AttentionRows
 from longspan.worker.failures import StartFailure
@@ -24,6 +29,7 @@ from longspan.worker.tiers.page_tensors import Lying, PageTensors
 from longspan.worker.tiers.usage import HostUsage, KvUsage
 
 CPU = torch.device("cpu")
+CHOOSING, HIERARCHICAL = PRESETS["hybrid"].layer, PRESETS["hierarchical"].layer
 SHAPE = LayerShape(heads=4, kv_heads=2, d=8, dv=8, latent=False)
 LAYERS, HOSTED = 8, 6
 PAGE_BYTES = 2 * 2 * 8 * 4 * PAGE_TOKENS
@@ -99,6 +105,16 @@ def test_needs_are_those_of_the_model() -> None:
 def test_models_that_cannot_are_refused(shapes: list[LayerShape], reason: str) -> None:
     with pytest.raises(StartFailure, match=reason):
         find_policy("hybrid-host", shapes, "fingerprint")
+
+
+@pytest.mark.parametrize("far", [HIERARCHICAL, replace(HIERARCHICAL, far=Far.LINEAR)])
+@pytest.mark.parametrize("gone", [replace(CHOOSING, on_host=True), PRESETS["summary"].layer])
+def test_far_states_are_found_one_way(far: LayerPolicy, gone: LayerPolicy, tmp_path: Path) -> None:
+    """By number where pages are given up, by frame where they stay: never both in one policy."""
+    path = tmp_path / "both.json"
+    write_policy(path, PolicyFile("both", (FULL, gone, far, *[FULL] * (LAYERS - 3))))
+    with pytest.raises(StartFailure, match="beside layers that give their pages up"):
+        find_policy(str(path), [SHAPE] * LAYERS, "fingerprint")
 
 
 def test_a_layer_with_its_own_window_stays_on_the_device() -> None:

@@ -83,7 +83,7 @@ class LayerPages:
         """Note down what the pages that became full hold, all their keys being there."""
         if slots.completed is not None and self.bounds is not None:
             self.bounds[:, slots.completed] = quest.bounds(self.keys[slots.completed])
-        if slots.completed is not None and self.four_bit is not None:
+        if slots.completed is not None and self.four_bit is not None and slots.copied:
             self.four_bit.write(slots.completed, self.keys[slots.completed])
         if slots.completed is not None and slots.summarised is not None:
             self._summarise(slots.completed, slots.summarised, slots.before)
@@ -95,8 +95,7 @@ class LayerPages:
         keys, values = self.keys[pages], self.values[pages]
         if self.centroids is not None:
             self.centroids.write(places, keys, values)
-        if self.page_sums is not None:
-            assert before is not None
+        if self.page_sums is not None and before is not None:
             self.page_sums.write(places, before, keys, values)
 
 
@@ -113,8 +112,10 @@ class Slots:
         completed: int64, pages that get their last token and may be selected from then on.
         summarised: int64, where what stands for these is kept, for those who do not look into
             them; None where nobody asks for it.
-        before: int64, the same of the page before each of these, -1 where a sequence begins.
+        before: int64, the same of the page before each of these, -1 where a sequence begins; None
+            where nobody asks for linear states.
         places: the same two of each page, as integers of the host.
+        copied: somebody selects by copies of the keys.
     """
 
     pages: torch.Tensor
@@ -125,3 +126,4 @@ class Slots:
     before: torch.Tensor | None = None
     single: tuple[int, int] | None = None
     places: Sequence[tuple[int, int]] = ()
+    copied: bool = True

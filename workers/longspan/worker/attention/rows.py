@@ -52,11 +52,20 @@ class AttentionRows:
         tables = [np.concatenate((room, table)) for table in self.block_tables]
         return AttentionRows(self.starts + pages * PAGE_TOKENS, self.lengths, tables)
 
-    def slots(self, device: torch.device, *, bounds: bool = True, summaries: bool = True) -> Slots:
+    def slots(
+        self,
+        device: torch.device,
+        *,
+        bounds: bool = True,
+        summaries: bool = True,
+        sums: bool = True,
+        copies: bool = True,
+    ) -> Slots:
         """Where the row's tokens are stored, on ``device``.
 
-        ``bounds`` says that some sequence of the row selects pages, ``summaries`` that some
-        sees those that it does not select by what stands for them.
+        ``bounds`` says that some sequence of the row selects pages, ``copies`` that some does by
+        copies of the keys, ``summaries`` that some sees those that it does not select by what
+        stands for them, ``sums`` that for some it is a linear state.
         """
         positions = [
             np.arange(start, end) for start, end in zip(self.starts, self.ends, strict=True)
@@ -81,9 +90,10 @@ class AttentionRows:
             fresh,
             full,
             summarised if summaries else None,
-            self._before(device) if summaries and full is not None else None,
+            self._before(device) if sums and summaries and full is not None else None,
             (int(page), int(offset)) if alone else None,
             _pairs(known, named) if summaries else (),
+            copies,
         )
 
     def _begun(self, device: torch.device) -> torch.Tensor | None:

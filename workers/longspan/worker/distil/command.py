@@ -31,6 +31,8 @@ def run(options: argparse.Namespace, tell: Callable[[str], None]) -> None:
         StartFailure: the model, the text, the policy or a path cannot be used; one line.
     """
     set_threads(options.threads)
+    if not options.out.parent.is_dir():
+        raise StartFailure(f"{options.out} cannot be written: there is no such folder")
     files = find_decoder(options.model)
     length = options.tokens // PAGE_TOKENS * PAGE_TOKENS
     check_context(files, length)
@@ -45,6 +47,9 @@ def run(options: argparse.Namespace, tell: Callable[[str], None]) -> None:
     errors = distilling.errors(unseen)
     for layer, found in errors.items():
         tell(f"layer {layer}: {found}")
+    weights = [weight for maps in distilling.maps.values() for weight in maps.parameters()]
+    if not all(bool(weight.isfinite().all()) for weight in weights):
+        raise StartFailure("the maps became infinite: a lower --rate may help")
     told = {
         "tokens": length * len(learnt),
         "steps": options.steps,

@@ -40,6 +40,11 @@ def seen_pages(
         _mark(seen, sampled, plan.fixed.queries, plan.fixed.rows, place)
     for blocks in plan.selecting:
         _mark(seen, sampled, blocks.queries, blocks.rows, place)
+        if blocks.whole:
+            sampled_rows = _of_rows(sampled, blocks.queries, blocks.rows)
+            for of_block, pages in zip(sampled_rows, blocks.candidates, strict=True):
+                seen[of_block[:, None], :, place[pages]] = True
+            continue
         own = query[torch.from_numpy(blocks.queries).to(query.device)]
         chosen = Selection(blocks, query.device).select(own, layer).cpu().numpy()
         for block, of_block in enumerate(_of_rows(sampled, blocks.queries, blocks.rows)):

@@ -9,7 +9,7 @@ from pathlib import Path
 from longspan.worker.attention.layout import Layout, layout
 from longspan.worker.attention.linear.hedgehog import features
 from longspan.worker.attention.linear.page_sums import page_bytes
-from longspan.worker.attention.policy import LINEAR, PRESETS, ModelPolicy
+from longspan.worker.attention.policy import LINEAR, PRESETS, Far, ModelPolicy
 from longspan.worker.attention.policy_file import SUFFIX, read_policy
 from longspan.worker.attention.pool import PAGE_TOKENS
 from longspan.worker.attention.retention import KEEP, Retention, groups, retention, widest
@@ -161,6 +161,7 @@ def find_policy(
     if name.endswith(SUFFIX):
         policy = read_policy(Path(name), layers=len(shapes), fingerprint=fingerprint)
         _check_host(policy, shapes)
+        _check_numbers(policy)
         return _mapped(policy, shapes, maps) if policy.linear_layers else policy
     if name == LINEAR.name:
         return _mapped(LINEAR.of(len(shapes)), shapes, maps)
@@ -191,6 +192,20 @@ def _check_host(policy: ModelPolicy, shapes: Sequence[LayerShape]) -> None:
         raise StartFailure(f"{name}: only where the keys and values of all layers are alike")
     if policy.forgets:
         raise StartFailure(f"{name}, and means of others: a policy does one or the other")
+
+
+def _check_numbers(policy: ModelPolicy) -> None:
+    """Refuse what finds the far states of some layers by pages' numbers, of others by frames.
+
+    Raises:
+        StartFailure: says why.
+    """
+    seeing = any(one.far is not Far.NONE and not one.forgets for one in policy.layers)
+    if policy.numbered and seeing:
+        raise StartFailure(
+            f"the attention policy {policy.name} has hierarchical layers that select pages beside "
+            "layers that give their pages up (on_host, or hierarchical without selected pages)"
+        )
 
 
 def _linear(policy: ModelPolicy, shapes: Sequence[LayerShape]) -> frozenset[int]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from longspan.worker.attention.base import Attended, Backend
+from longspan.worker.attention.eight_bit import EightBitPages
 from longspan.worker.attention.host_backend import HostBackend
 from longspan.worker.attention.host_pages import HostPages
 from longspan.worker.attention.layer_plan import View
@@ -66,6 +67,16 @@ def policy_check(backend: Backend, layer: LayerPages, heads: int) -> None:
         _check(HostBackend(backend, layer.slots.slots), layer, heads, HOST_CHECKED, HOST_ZONES)
     else:
         _check(backend, layer, heads, CHECKED, ZONES)
+
+
+def unlike(layers: Sequence[LayerPages]) -> Sequence[int]:
+    """A layer of each kind that looks at other tensors; 8 bits are no policy's to look at."""
+    found = {
+        (type(one), one.bounds is None, one.four_bit is None, one.page_sums is None): index
+        for index, one in enumerate(layers)
+        if not isinstance(one, EightBitPages)
+    }
+    return list(found.values())
 
 
 def _pages(layer: LayerPages) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -79,8 +80,8 @@ class Runner:
         samples = np.array([chunk.samples for chunk in plan.chunks])
         views = [chunk.view for chunk in plan.chunks]
         attention = step_attention(self._backends, rows, views, self.device)
-        selects, summaries = noted(plan.chunks)
-        slots = [r.slots(self.device, bounds=selects, summaries=summaries) for r in rows]
+        asked = noted(plan.chunks)._asdict()
+        slots = [r.slots(self.device, **asked) for r in rows]
         return self._forward(
             self._tensor(ids.astype(np.int64)),
             self._tensor(positions),
@@ -119,9 +120,9 @@ class Runner:
 
     def _complete(self, rows: AttentionRows, chunks: Sequence[Chunk]) -> None:
         """What is noted down of pages that became full; a step looks at none of its last ones."""
-        selects, summaries = noted(chunks)
-        if selects or summaries:
-            slots = rows.slots(self.device, bounds=selects, summaries=summaries)
+        asked = noted(chunks)
+        if asked.bounds or asked.summaries:
+            slots = rows.slots(self.device, **asked._asdict())
             for layer in self._layers:
                 layer.complete(slots)
 
@@ -143,10 +144,24 @@ class Runner:
         return torch.from_numpy(values).to(self.device)
 
 
-def noted(chunks: Sequence[Chunk]) -> tuple[bool, bool]:
-    """Whether something is noted down of full pages to select them by, and to stand for them."""
+class Noted(NamedTuple):
+    """What is noted down of pages that become full; see ``AttentionRows.slots``."""
+
+    bounds: bool
+    summaries: bool
+    sums: bool
+    copies: bool
+
+
+def noted(chunks: Sequence[Chunk]) -> Noted:
+    """What the policies of a step will look at."""
     policies = {id(chunk.view.policy): chunk.view.policy for chunk in chunks}.values()
-    return any(one.selects for one in policies), any(one.summarises for one in policies)
+    return Noted(
+        bounds=any(one.selects for one in policies),
+        summaries=any(one.summarises for one in policies),
+        sums=any(one.linear_layers for one in policies),
+        copies=any(one.four_bit for one in policies),
+    )
 
 
 def frame_backends(layers: Sequence[LayerPages], backend: Backend) -> list[Backend]:

@@ -20,7 +20,7 @@ from longspan.worker.generation.limits import StepLimits
 from longspan.worker.generation.memory import Memory
 from longspan.worker.generation.outputs import Outputs
 from longspan.worker.generation.policies import Policies, policies_for
-from longspan.worker.generation.policy_check import policy_check
+from longspan.worker.generation.policy_check import policy_check, unlike
 from longspan.worker.generation.pool_opening import open_pool
 from longspan.worker.generation.runner import Runner
 from longspan.worker.generation.scheduler import Scheduler
@@ -87,8 +87,8 @@ def serve_decoder(options: WorkerOptions) -> Served:
     pool, frames = opened.layers, opened.frames
     widest = max(max(shape.d, shape.dv) for shape in shapes)
     backend = select_backend(device, dtype, widest)
-    checked = max(policies.hosted or policies.linear, default=len(pool) - 1)
-    policy_check(backend, pool[checked], shapes[checked].heads)
+    for index in unlike(pool):
+        policy_check(backend, pool[index], shapes[index].heads)
     runner = Runner(running, pool, backend)
     table = PageTable(frames, policies.sizes, pages=opened.numbers)
     context = min(files.context_tokens, table.total * PAGE_TOKENS)

@@ -38,6 +38,7 @@ class Geometry:
         kv_heads: of a layer; one where it keeps latents.
         kv_floats: floats that one layer keeps for one token.
         key_dim: floats of one kv head's key.
+        latent: it keeps latents (MLA), of which all heads depend.
         context_tokens: longest sequence that the model's positions allow.
     """
 
@@ -46,6 +47,7 @@ class Geometry:
     kv_floats: int
     context_tokens: int
     key_dim: int
+    latent: bool = False
 
     def kv_bytes(self, element_bytes: int) -> int:
         """KV bytes of one token in all layers."""
@@ -80,6 +82,7 @@ def geometry(config: Mapping[str, Any]) -> Geometry:
         kv_floats=_latent_floats(text) if text.get("kv_lora_rank") else _head_floats(text),
         context_tokens=context_tokens(text),
         key_dim=_latent_floats(text) if text.get("kv_lora_rank") else _key_dim(text),
+        latent=bool(text.get("kv_lora_rank")),
     )
 
 
@@ -125,6 +128,8 @@ def _longest_context(
 ) -> int:
     """Without windows that layers may have of their own: then it is longer."""
     policy = preset.of(model.layers)
+    if model.latent and (policy.eight_bit or any(layer.on_host for layer in policy.layers)):
+        return 0  # refused at the start
     alike = groups([policy], [None] * model.layers, PAGE_TOKENS)
     pages = layout(alike, policy.eight_bit, four_bit=policy.four_bit, itemsize=element_bytes)
     token_bytes = [model.kv_floats * element_bytes] * model.layers
