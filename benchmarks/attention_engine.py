@@ -3,8 +3,8 @@
     python -m benchmarks attention-engine
 
 The engine without its server, as in ``generation``; a random Qwen2 of which attention is half of a
-prefill of 32k tokens, as of a 1.5B model's. Every policy reads the same prompts, in turns; times and
-ratios are the medians of the rounds.
+prefill of 32k tokens, as of a 1.5B model's. Every policy reads the same prompts, in turns; times
+and ratios are the medians of the rounds.
 """
 
 from __future__ import annotations
