@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from pathlib import Path
 
 import pytest
 
+from longspan.internal.v1 import worker_service_pb2 as pb
 from longspan.server.config import load_config
 from longspan.server.errors import ConfigError
+from longspan.server.pool.model_info import ModelInfo
 from longspan.server.workers import count_gpus, decoder_pool, encoder_pool
 
 SOCKET = Path("w.sock")
@@ -55,6 +58,35 @@ def test_each_worker_of_a_model_has_a_gpu_of_its_own() -> None:
         "cuda:2",
     ]
     assert _decoder(3, "--device", "cpu")["--device"] == "cpu"
+
+
+def test_workers_share_what_they_have_in_common(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU of its own is not shared; the machine's memory is, and so is any other device."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4,5,6,7")
+    assert _shared("--device", "cuda") == ("1", "8")
+    assert _shared("--device", "cuda", "--model-workers", "2") == ("1", "2")
+    assert _shared("--device", "cuda:1", "--model-workers", "2") == ("2", "2")
+    assert _shared("--model-workers", "3") == ("3", "3")
+
+
+def _shared(*flags: str) -> tuple[str, str]:
+    """How many share the device's memory, and how many the host's."""
+    given = _decoder(0, *flags)
+    return given["--replicas"], given["--host-replicas"]
+
+
+def test_a_worker_that_starts_again_is_told_what_the_others_have() -> None:
+    """The smallest counts; nothing is said of host memory that no policy uses."""
+    assert _again(pb.Ready(kv_tokens=2048)) == {"--kv-tokens": "2048"}
+    larger = pb.Ready(kv_tokens=4096, kv_host_bytes=7 << 30)
+    smaller = pb.Ready(kv_tokens=2048, kv_host_bytes=5 << 30)
+    assert _again(larger, smaller) == {"--kv-tokens": "2048", "--kv-host-bytes": str(5 << 30)}
+
+
+def _again(*told: pb.Ready) -> dict[str, str]:
+    pool = decoder_pool(load_config(["--model", "owner/name"]), Path("folder"), None)
+    model = reduce(ModelInfo.least, map(ModelInfo.of, told))
+    return _options(["", "", "", *pool.again(model)])
 
 
 def test_sizes_are_handed_on_in_bytes_and_tokens() -> None:

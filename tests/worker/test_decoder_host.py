@@ -115,6 +115,7 @@ async def test_what_full_attention_cannot_hold_is_read(worker: Worker, document:
     async with decoding(worker) as sequences:
         contexts = {one.name: one.max_tokens for one in sequences.ready.attention}
         assert contexts["full"] < most == contexts["far"] < contexts["window"]
+        assert sequences.ready.kv_host_bytes == HOST_PAGES * 3 * LAYER_PAGE
         refused = await ask(sequences, document[:most])
         longest = await ask(sequences, document[: most - 100])
         again = await ask(sequences, document[: most - 100])

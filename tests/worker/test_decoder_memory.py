@@ -57,6 +57,7 @@ async def test_the_tokens_that_fit_follow_from_the_configuration(
     """Whole pages of them, and never more than was asked for."""
     async with decoding(worker) as sequences:
         held = sequences.ready.kv_tokens
+        assert sequences.ready.kv_host_bytes == 0, "nothing lies on the host"
     assert held == PAGES * PAGE
     assert 0.98 * kv_bytes <= held * token_bytes() <= kv_bytes
 

@@ -124,7 +124,7 @@ def test_the_longest_context_ends_with_the_memory_or_with_the_positions() -> Non
         ContextFit("hierarchical", 73 * PAGE_TOKENS, whole=False),
         ContextFit("hybrid-exact", 73 * PAGE_TOKENS, whole=False),
         ContextFit("hybrid-4bit", 66 * PAGE_TOKENS, whole=False),
-        ContextFit("hybrid-host", 173 * PAGE_TOKENS, whole=False),
+        ContextFit("hybrid-host", 171 * PAGE_TOKENS, whole=False),
         ContextFit("summary", 131_072, whole=True),
         ContextFit("lean", 438 * PAGE_TOKENS, whole=False),
     )

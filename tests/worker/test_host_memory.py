@@ -12,6 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longspan.internal.v1 import worker_service_pb2 as pb
+from longspan.server.config import load_config
+from longspan.server.pool.model_info import ModelInfo
+from longspan.server.workers import decoder_pool
+from longspan.worker.__main__ import parse
 from longspan.worker.attention.host_pages import HostPages
 from longspan.worker.attention.host_split import HostNeeds, split, split_of_frames
 from longspan.worker.attention.policy import FULL, PRESETS, Far, LayerPolicy
@@ -19,12 +23,15 @@ from longspan.worker.attention.policy_file import PolicyFile, write_policy
 from longspan.worker.attention.pool import PAGE_TOKENS
 from longspan.worker.attention.rows import AttentionRows
 from longspan.worker.failures import StartFailure
-from longspan.worker.generation.host_memory import host_needs
+from longspan.worker.generation.host_memory import host_bytes, host_needs
 from longspan.worker.generation.host_pool import put_on_host
 from longspan.worker.generation.kv_pool import make_pool
 from longspan.worker.generation.policies import Policies, find_policy, policies_for
+from longspan.worker.generation.pool_opening import Pool, open_pool
 from longspan.worker.kv.pages import PageTable
+from longspan.worker.models.geometry import FAR_SHARE
 from longspan.worker.models.probe import LayerShape
+from longspan.worker.options import WorkerOptions
 from longspan.worker.tiers.page_tensors import Lying, PageTensors
 from longspan.worker.tiers.usage import HostUsage, KvUsage
 
@@ -61,16 +68,52 @@ def test_what_is_shared_out_is_there(needs: HostNeeds, device: int, host: int) -
     assert room.pages * needs.kept <= room.frames, "each has frames in the layers that keep all"
     left = device - slots - taken
     full = (room.pages + 1) * needs.page_bytes > host
-    assert left < 2 * (needs.frame_bytes + 16 * needs.bounds_bytes) or full
+    assert left < (1 + needs.frames) * (needs.frame_bytes + 16 * needs.bounds_bytes) or full
 
 
 @given(NEEDS, BYTES, BYTES)
-def test_a_worker_that_starts_again_has_no_fewer(needs: HostNeeds, device: int, host: int) -> None:
-    """It is told the frames that the first one had."""
+def test_what_a_worker_tells_is_enough_to_have_the_same_again(
+    needs: HostNeeds, device: int, host: int
+) -> None:
+    """Whole pages of tokens, and the bytes of its pages on the host."""
     room = split(needs, device, host)
-    again = split_of_frames(needs, room.frames, host)
+    whole = room.frames // needs.frames
+    again = split_of_frames(needs, whole * needs.frames, room.pages * needs.page_bytes)
     assert (again.frames, again.pages) == (room.frames, room.pages)
     assert again.slots >= needs.chosen
+
+
+@given(BYTES, st.integers(1, 64))
+def test_workers_that_start_together_share_the_host(free: int, workers: int) -> None:
+    """They all find the same memory free, also where each has a GPU of its own."""
+    options = started_with("--replicas", "1", "--host-replicas", str(workers))
+    shares = workers * host_bytes(options, free)
+    assert FAR_SHARE * free - workers <= shares <= FAR_SHARE * free
+
+
+def test_a_worker_that_starts_again_has_no_fewer() -> None:
+    """Its command line says what the first one told, not what is free by then."""
+    config = load_config(["--model", "owner/name"])
+    pool = decoder_pool(config, Path("folder"), None)
+    first = opened("--kv-bytes", str(3 << 20), "--kv-host-bytes", str(1 << 20))
+    assert first.numbers == (1 << 20) // (HOSTED * PAGE_BYTES)
+    told = pb.Ready(
+        kv_tokens=first.frames // sum(served().sizes) * PAGE_TOKENS,
+        kv_host_bytes=first.numbers * first.host_page_bytes,
+    )
+    again = opened(*pool.again(ModelInfo.of(told)))
+    assert (again.frames, again.numbers) == (first.frames, first.numbers)
+
+
+def opened(*flags: str) -> Pool:
+    """The pool of a worker with this command line."""
+    shapes = [SHAPE] * LAYERS
+    return open_pool(served(), shapes, torch.float32, CPU, started_with(*flags), kept_bytes=0)
+
+
+def started_with(*flags: str) -> WorkerOptions:
+    """The options of a worker with this command line."""
+    return WorkerOptions.of(vars(parse(["--socket", "socket", "--model", "model", *flags])))
 
 
 def served() -> Policies:

@@ -116,8 +116,8 @@ class Config(BaseSettings):
     )
     kv_host: ByteSize | None = Field(
         None,
-        description="host memory of a worker for the pages that hybrid-host keeps there, beside "
-        "kv_ram; by default by what is free",
+        description="host memory of each worker for the pages that hybrid-host keeps there, "
+        "beside kv_ram; by default its part of what is free",
     )
     kv_ram: ByteSize = Field(
         ByteSize(0),

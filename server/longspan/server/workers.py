@@ -8,6 +8,7 @@ from pathlib import Path
 
 from longspan.server.config import Config, visible_devices
 from longspan.server.pool.config import PoolConfig
+from longspan.server.pool.model_info import ModelInfo
 
 GPUS = Path("/proc/driver/nvidia/gpus")
 # A socket's path has at most about 100 bytes; the pool adds its own part.
@@ -54,6 +55,7 @@ def decoder_pool(config: Config, folder: Path, runtime_dir: Path | None) -> Pool
     def command(socket: Path, slot: int) -> list[str]:
         named = ["--role", "decoder", "--model", str(folder), "--dtype", config.dtype]
         named += ["--device", bound(config.device, slot), "--replicas", str(replicas)]
+        named += ["--host-replicas", str(workers)]
         named += ["--attention", config.attention]
         if config.attention_maps is not None:
             named += ["--attention-maps", str(config.attention_maps.resolve())]
@@ -63,7 +65,7 @@ def decoder_pool(config: Config, folder: Path, runtime_dir: Path | None) -> Pool
 
     return PoolConfig(
         command=command,
-        again=lambda model: ["--kv-tokens", str(model.kv_tokens)],
+        again=_no_smaller,
         template=config.worker_template if config.device == "cpu" else None,
         workers=workers,
         window_tokens=UNBOUNDED_TOKENS,
@@ -122,6 +124,12 @@ def _worker(config: Config, socket: Path) -> list[str]:
     if config.worker_threads is not None:
         command += ["--threads", str(config.worker_threads)]
     return command
+
+
+def _no_smaller(model: ModelInfo) -> list[str]:
+    """The memory of a worker that starts again: what requests in progress count on."""
+    sizes = ["--kv-tokens", str(model.kv_tokens)]
+    return [*sizes, "--kv-host-bytes", str(model.kv_host_bytes)] if model.kv_host_bytes else sizes
 
 
 def _sizes(config: Config) -> list[str]:

@@ -81,6 +81,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="host memory for what a policy keeps there (default: by what is free)",
     )
     parser.add_argument(
+        "--host-replicas",
+        type=positive,
+        default=1,
+        help="decoders that share the host's memory, whatever their devices, for the default of "
+        "--kv-host-bytes",
+    )
+    parser.add_argument(
         "--attention-maps",
         type=Path,
         metavar="FILE",

@@ -26,6 +26,7 @@ class WorkerOptions:
     decode_batches: tuple[int, int, int]
     attention: str
     kv_host_bytes: int | None = None
+    host_replicas: int = 1
     attention_maps: Path | None = None
     kv_ram_bytes: int = 0
     kv_disk: Path | None = None

@@ -17,6 +17,7 @@ class ModelInfo:
         max_tokens: of an encoder, the largest text, special tokens included; of a decoder,
             its context.
         kv_tokens: what a decoder can hold in its KV pages at once; 0 for an encoder.
+        kv_host_bytes: host memory of the pages that a policy keeps there; 0 where none does.
         attention: names of the policies that a decoder reads documents under, its default first.
         contexts: the longest sequence under each of these policies.
     """
@@ -28,6 +29,7 @@ class ModelInfo:
     max_tokens: int
     device: str
     kv_tokens: int = 0
+    kv_host_bytes: int = 0
     attention: tuple[str, ...] = ()
     contexts: tuple[int, ...] = ()
 
@@ -42,6 +44,7 @@ class ModelInfo:
             max_tokens=ready.max_tokens,
             device=ready.device,
             kv_tokens=ready.kv_tokens,
+            kv_host_bytes=ready.kv_host_bytes,
             attention=tuple(policy.name for policy in ready.attention),
             contexts=tuple(policy.max_tokens for policy in ready.attention),
         )
@@ -74,5 +77,6 @@ class ModelInfo:
             self,
             max_tokens=min(self.max_tokens, other.max_tokens),
             kv_tokens=min(self.kv_tokens, other.kv_tokens),
+            kv_host_bytes=min(self.kv_host_bytes, other.kv_host_bytes),
             contexts=tuple(min(pair) for pair in contexts),
         )

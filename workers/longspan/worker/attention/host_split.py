@@ -45,7 +45,7 @@ class HostSplit:
 
     Attributes:
         slots: pages of the host that each layer has room for on the device.
-        frames: on the device, slots not among them.
+        frames: on the device, slots not among them; of whole pages.
         pages: that may have a number, and lie on the host.
     """
 
@@ -64,6 +64,8 @@ def split(needs: HostNeeds, device_bytes: int, host_bytes: int) -> HostSplit:
     pages = host_bytes // needs.page_bytes
     if pages < frames * MOST_NUMBERED // share:
         frames = (left - pages * needs.bounds_bytes) // needs.frame_bytes
+    # A worker that starts again is told whole pages, and must have as many numbers.
+    frames -= frames % needs.frames
     return HostSplit(slots, frames, min(pages, frames * MOST_NUMBERED // share))
 
 

@@ -43,7 +43,7 @@ def host_split(
         StartFailure: not even a short prompt would fit.
         NoMemory: more was asked for than is free.
     """
-    host = _host_bytes(options)
+    host = host_bytes(options, host_free_bytes())
     if options.kv_tokens is not None:
         frames = options.kv_tokens // PAGE_TOKENS * needs.frames
         found = split_of_frames(needs, frames, host)
@@ -60,10 +60,17 @@ def host_split(
     return found
 
 
-def _host_bytes(options: WorkerOptions) -> int:
-    free = host_free_bytes()
+def host_bytes(options: WorkerOptions, free: int | None) -> int:
+    """What pages may take of the host, of whose memory ``free`` bytes are free; None: not known.
+
+    The default is divided by the workers of the machine: those that start together all find the
+    same memory free, and what is pinned is taken at once.
+
+    Raises:
+        NoMemory: more was asked for than is free.
+    """
     if options.kv_host_bytes is None:
-        return GIB if free is None else int(FAR_SHARE * free) // options.replicas
+        return GIB if free is None else int(FAR_SHARE * free) // options.host_replicas
     if free is not None and options.kv_host_bytes > free:
         raise NoMemory(
             f"out of memory: {options.kv_host_bytes / GIB:.2f} GiB for KV pages on the host, "

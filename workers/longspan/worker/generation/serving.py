@@ -138,7 +138,8 @@ def serve_decoder(options: WorkerOptions) -> Served:
             below.drain(CLOSE_S)
             mover.close()
 
-    ready = _ready(files, dtype, device, table, policies)
+    on_host = table.numbers * opened.host_page_bytes
+    ready = _ready(files, dtype, device, table, policies, kv_host_bytes=on_host)
     return Served(ready=ready, open=open_stream, close=close, look=look)
 
 
@@ -217,6 +218,8 @@ def _ready(
     device: torch.device,
     table: PageTable,
     policies: Policies,
+    *,
+    kv_host_bytes: int,
 ) -> pb.Event:
     memory = Memory(table, PAGE_TOKENS)
 
@@ -232,6 +235,7 @@ def _ready(
             max_tokens=longest_tokens(""),
             device=str(device),
             kv_tokens=table.total * PAGE_TOKENS,
+            kv_host_bytes=kv_host_bytes,
             attention=[
                 pb.AttentionPolicy(name=name, max_tokens=longest_tokens(name))
                 for name in policies.names
