@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from longspan.worker.attention.policy import FULL, Kind, LayerPolicy, ModelPolicy
+from longspan.worker.attention.policy import FULL, ModelPolicy
 from longspan.worker.generation.outcomes import Refused, SequenceFinished
 from longspan.worker.generation.plan import SequenceId
 from longspan.worker.kv.chain import PageKey
 from longspan.worker.kv.pages import PageTable
 from longspan.worker.kv.room import Room
 from tests.worker.scheduling import PAGE_TOKENS, finished, spec, step, text
-from tests.worker.test_below import Machine
+from tests.worker.test_below import PAGE_S, Machine
+from tests.worker.test_generation_policies import HELD, WINDOW, grouped_output
 
-WINDOW = LayerPolicy(kind=Kind.WINDOW, prefix_pages=1, window_pages=2)
 FAR = ModelPolicy("far", (FULL, WINDOW, FULL))
 SIZES = (1, 3, 0)
 """Frames of a page: in what keeps everything, in what forgets, in what a page's number finds."""
 PAGES = 8
-MOST = PAGES * 4 - 3 * (1 + 2 + 2)
+MOST = PAGES * 4 - 3 * HELD
 """Pages of the longest sequence: of the layers that forget it holds so many at most."""
 TASK = 3
 
@@ -70,6 +72,36 @@ def test_what_does_not_fit_beside_others_is_not_waited_for(others: int) -> None:
     machine.scheduler.open(spec(3, tokens, policy=FAR, groups=(0, 1, 2)), 0.0)
     machine.scheduler.plan(0.0)
     assert machine.below.restoring == ({SequenceId(3): 8} if others == 1 else {})
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6))
+@example(seed=3483)  # of one page some parts lie in the pool only and others below only
+def test_whatever_else_comes_back_answers_stay_and_pages_add_up(seed: int) -> None:
+    """Few frames or few numbers for many sequences, over tiers that a restart leaves full."""
+    rng = random.Random(seed)
+    machine = Machine(
+        pages=rng.randint(10, 20),
+        sizes=SIZES,
+        load_s=rng.choice([0.0, PAGE_S]),
+        numbers=rng.randint(20, 60),
+    )
+    lengths = [rng.randint(1, 130) for _ in range(rng.randint(2, 8))]
+    for number, length in enumerate(lengths):
+        prompt = text(length, seed=number % 3)
+        machine.scheduler.open(spec(number, prompt, policy=FAR, groups=(0, 1, 2)), 0.0)
+        for _ in range(rng.randint(0, 12)):
+            machine.tiers.work(rng.randint(0, 5))
+            step(machine.scheduler, machine.model)
+        if rng.random() < 0.4:
+            machine.finish(moves=rng.randint(1, 20))
+            machine.restart()
+    machine.finish(moves=rng.randint(1, 20))
+    assert machine.scheduler.memory.free == machine.scheduler.memory.total
+    assert machine.below.holds() == []
+    for number, length in enumerate(lengths):
+        expected = grouped_output(text(length, seed=number % 3), 4)
+        assert machine.model.output[SequenceId(number)] == expected
 
 
 def key(number: int) -> PageKey:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from longspan.worker.generation.memory import Memory
+from longspan.worker.generation.memory import Knows, Memory
 from longspan.worker.generation.plan import SequenceId
 from longspan.worker.generation.sequence import Sequence
 from longspan.worker.kv.chain import PageKey
@@ -170,8 +170,10 @@ class Restorer:
         if sequence.looked == seen or not self._may_skip(sequence):
             return None
         sequence.looked = seen
-        stop = self._memory.reachable(sequence, self._is_somewhere)
-        needed = self._memory.needed(sequence, stop)
+        stop, needed = self._needed(sequence, self._is_somewhere)
+        if not all(self._comes(sequence.key(index), groups) for index, groups in needed):
+            # A page comes into a place of its own, where no part of it lies yet.
+            stop, needed = self._needed(sequence, self._tiers.knows)
         chosen = self._chosen(sequence, stop, needed)
         if not any(not self._table.knows(sequence.key(i), groups) for i, groups in chosen):
             return None
@@ -183,6 +185,18 @@ class Restorer:
         for page in restoring.come:
             self._table.release([page.page], page.groups)
         return restoring
+
+    def _needed(
+        self, sequence: Sequence, knows: Knows
+    ) -> tuple[int, list[tuple[int, tuple[int, ...]]]]:
+        """How far a sequence could come, and what it must have for that."""
+        stop = self._memory.reachable(sequence, knows)
+        return stop, self._memory.needed(sequence, stop)
+
+    def _comes(self, key: PageKey, groups: tuple[int, ...]) -> bool:
+        """False where some parts of a page lie in the pool only and others below only."""
+        below = all(self._tiers.knows(key, group) for group in groups)
+        return below or self._table.knows(key, groups)
 
     def _chosen(
         self, sequence: Sequence, stop: int, needed: list[tuple[int, tuple[int, ...]]]
