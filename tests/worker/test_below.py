@@ -45,9 +45,15 @@ class Machine:
     """A scheduler, a toy model and toy tiers, which a restart takes the pool from."""
 
     def __init__(
-        self, *, pages: int = 100, sizes: Sequence[int] = (1,), load_s: float = 0.0
+        self,
+        *,
+        pages: int = 100,
+        sizes: Sequence[int] = (1,),
+        load_s: float = 0.0,
+        numbers: int | None = None,
     ) -> None:
         self._pages = pages
+        self._numbers = numbers
         self._sizes = tuple(sizes)
         self.model = ToyModel(sizes=sizes)
         self.tiers = ToyTiers(self.model, sizes, load_s)
@@ -55,7 +61,7 @@ class Machine:
 
     def restart(self) -> None:
         """An empty pool over the same tiers."""
-        table = PageTable(self._pages * sum(self._sizes), self._sizes)
+        table = PageTable(self._pages * sum(self._sizes), self._sizes, pages=self._numbers)
         below = Below(table, PAGE_TOKENS, self.tiers, Work(PARITY), TOKEN_S)
         limits = StepLimits(budget_tokens=64, sequences=4, parity_tokens=PARITY)
         self.below = below

@@ -29,29 +29,39 @@ from tests.worker.harness import Worker, opened
 
 PAGE = 256
 LONG = 3200
+LONGER = 6700
 STOP_S = 20
 DISK = 256 << 20
 KV_BYTES = 24 << 20
 SMALL_KV_BYTES = 5 << 20
 """Not enough for two documents."""
+FAR_KV_BYTES = 8 << 20
+"""Enough for ``LONGER`` where layers give pages up; not where they keep all."""
 TEXT = "".join(f" Tom saw {n} birds and {n * 3 % 41} fish at the lake." for n in range(800))
 QUESTION = story_tokens(" What did Tom see?")[1:]
-POLICIES = ["full", "hybrid", "hybrid-host", "summary", "lean"]
+KEEPING = ["full", "hybrid"]
+GIVING_UP = ["hybrid-host", "summary", "lean"]
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model that writes stories, for long texts."""
     folder = Path(tmp_path_factory.mktemp("stories"))
-    return stretched_stories(folder, context_tokens=LONG + 1000)
+    return stretched_stories(folder, context_tokens=LONGER + 1000)
 
 
 @pytest.fixture(scope="module")
-def document() -> list[int]:
-    """More than a window of tokens."""
-    tokens = story_tokens(TEXT)[:LONG]
-    assert len(tokens) == LONG
+def longer() -> list[int]:
+    """More tokens than whole pages of a small pool hold."""
+    tokens = story_tokens(TEXT)[:LONGER]
+    assert len(tokens) == LONGER
     return tokens
+
+
+@pytest.fixture(scope="module")
+def document(longer: list[int]) -> list[int]:
+    """More than a window of tokens."""
+    return longer[:LONG]
 
 
 @contextmanager
@@ -83,7 +93,7 @@ async def answered(worker: Worker, document: list[int], **options: Any) -> Answe
         return await ask(sequences, document, **options)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", KEEPING)
 async def test_a_document_outlives_its_worker(
     policy: str, model: Path, document: list[int], tmp_path: Path
 ) -> None:
@@ -99,6 +109,28 @@ async def test_a_document_outlives_its_worker(
     # All is found; how much of it is computed rather than loaded is a matter of speeds.
     assert sum(stats.misses.values()) == 0
     assert second.finished.cached_tokens >= LONG // 4
+    assert second.tokens == first.tokens
+
+
+@pytest.mark.parametrize("policy", GIVING_UP)
+async def test_so_does_one_that_fits_since_layers_give_pages_up(
+    policy: str, model: Path, longer: list[int], tmp_path: Path
+) -> None:
+    flags = ("--attention", policy)
+    with worker_on(tmp_path, model, *flags, kv_bytes=FAR_KV_BYTES) as worker:
+        async with decoding(worker, stores=True) as sequences:
+            contexts = {one.name: one.max_tokens for one in sequences.ready.attention}
+            first = await ask(sequences, longer)
+        stop(worker)
+    with worker_on(tmp_path, model, *flags, kv_bytes=FAR_KV_BYTES) as worker:
+        async with decoding(worker, stores=True) as sequences:
+            second = await ask(sequences, longer)
+            stats = (await sequences.ask(inventory=pb.Inventory(request_id=1))).holdings.stats
+    assert contexts["full"] < LONGER < contexts[policy]
+    assert first.finished.cached_tokens == 0
+    assert sum(stats.misses.values()) == 0
+    # What is seen behind it comes at once, or nothing does.
+    assert second.finished.cached_tokens == LONGER // PAGE * PAGE
     assert second.tokens == first.tokens
 
 

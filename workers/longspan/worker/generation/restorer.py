@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate
 
-from longspan.worker.generation.memory import Memory
+from longspan.worker.generation.memory import Knows, Memory
 from longspan.worker.generation.plan import SequenceId
 from longspan.worker.generation.sequence import Sequence
 from longspan.worker.kv.chain import PageKey
 from longspan.worker.kv.pages import PageId, PageTable
+from longspan.worker.kv.room import Room
 from longspan.worker.tiers.costs import pages_to_compute
 from longspan.worker.tiers.moves import Ticket, Tiers
 from longspan.worker.tiers.page_tensors import Lying
 
 LEAST_FREE = 4
-"""Pages that restoring leaves free for those who compute."""
+"""Pages that restoring leaves free for those who compute, the sequence among them."""
+
+NEXT_FREE = 1
+"""The same where layers forget. The sequence waits for all of it and needs a page to go on then. If
+it computed instead, it would hold as much: so what could be read once can come back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +170,10 @@ class Restorer:
         if sequence.looked == seen or not self._may_skip(sequence):
             return None
         sequence.looked = seen
-        stop = self._memory.reachable(sequence, self._is_somewhere)
-        needed = self._memory.needed(sequence, stop)
+        stop, needed = self._needed(sequence, self._is_somewhere)
+        if not all(self._comes(sequence.key(index), groups) for index, groups in needed):
+            # A page comes into a place of its own, where no part of it lies yet.
+            stop, needed = self._needed(sequence, self._tiers.knows)
         chosen = self._chosen(sequence, stop, needed)
         if not any(not self._table.knows(sequence.key(i), groups) for i, groups in chosen):
             return None
@@ -181,21 +186,46 @@ class Restorer:
             self._table.release([page.page], page.groups)
         return restoring
 
+    def _needed(
+        self, sequence: Sequence, knows: Knows
+    ) -> tuple[int, list[tuple[int, tuple[int, ...]]]]:
+        """How far a sequence could come, and what it must have for that."""
+        stop = self._memory.reachable(sequence, knows)
+        return stop, self._memory.needed(sequence, stop)
+
+    def _comes(self, key: PageKey, groups: tuple[int, ...]) -> bool:
+        """False where some parts of a page lie in the pool only and others below only."""
+        below = all(self._tiers.knows(key, group) for group in groups)
+        return below or self._table.knows(key, groups)
+
     def _chosen(
         self, sequence: Sequence, stop: int, needed: list[tuple[int, tuple[int, ...]]]
     ) -> list[tuple[int, tuple[int, ...]]]:
         """What of the needed pages to load."""
-        room = max(self._memory.free - LEAST_FREE, 0)
-        # How many of them, up to each, nobody is loading yet.
-        new = list(accumulate((sequence.key(i), g) not in self._tickets for i, g in needed))
+        fitting = self._room(sequence).first(
+            self._taking(sequence.key(index), groups) for index, groups in needed
+        )
         if not sequence.drops:
-            needed = needed[: bisect_right(new, room)]
+            needed = needed[:fitting]
             costs = [self._page_s(sequence, index) for index, _ in needed]
             return needed[pages_to_compute(costs, self._tiers.load_s, len(self._loads)) :]
         computing = sum(self._page_s(sequence, page) for page in range(sequence.page, stop))
-        to_load = new[-1] if new else 0
+        to_load = sum(
+            (sequence.key(index), groups) not in self._tickets for index, groups in needed
+        )
         loading = self._tiers.load_s * (len(self._loads) + to_load)
-        return needed if to_load <= room and loading < computing else []
+        return needed if fitting == len(needed) and loading < computing else []
+
+    def _room(self, sequence: Sequence) -> Room:
+        """For what comes for a sequence."""
+        free = NEXT_FREE if sequence.drops else LEAST_FREE
+        return self._table.room.without(Room(free * self._table.page_frames, free))
+
+    def _taking(self, key: PageKey, groups: tuple[int, ...]) -> Room:
+        """Of that room; nothing where somebody is loading it already."""
+        if (key, groups) in self._tickets:
+            return Room(0, 0)
+        return self._table.taking(key, groups)
 
     def _may_skip(self, sequence: Sequence) -> bool:
         """False where it has computed pages of its own and some layer would have to jump."""

@@ -22,6 +22,7 @@ import numpy as np
 
 from longspan.worker.kv.chain import PageKey
 from longspan.worker.kv.label import Label
+from longspan.worker.kv.room import Room
 from longspan.worker.kv.subjects import Name, Subjects
 
 PageId = int
@@ -96,8 +97,22 @@ class PageTable:
     @property
     def free(self) -> int:
         """Whole pages that ``allocate`` can give, by what is free or cached."""
-        frames = (len(self._free_frames) + self._cached_frames) // self.page_frames
-        return min(frames, len(self._free_ids) + self._idle)
+        room = self.room
+        return min(room.frames // self.page_frames, room.numbers)
+
+    @property
+    def room(self) -> Room:
+        """What is free or cached."""
+        frames = len(self._free_frames) + self._cached_frames
+        return Room(frames, len(self._free_ids) + self._idle)
+
+    def taking(self, key: PageKey, groups: Collection[int]) -> Room:
+        """What is gone of ``room`` when somebody holds these parts, found here or brought anew."""
+        if not self.knows(key, groups):
+            return Room(sum(self.sizes[group] for group in groups), 1)
+        page = self._page_of[key]
+        cached = sum(self.sizes[group] for group in groups if (page, group) in self._cached)
+        return Room(cached, int(self._is_idle(page)))
 
     @property
     def cached(self) -> int:
