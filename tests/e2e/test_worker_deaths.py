@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -105,7 +106,10 @@ class Requests:
         if disturb is not None:
             await asyncio.sleep(self.rng.uniform(0.0, self.longest_s))
             for pid in dispatcher_of(self.serving).pids:
-                os.kill(pid, disturb)
+                # Killed at the end of the round before, when nobody listened to it, it may be
+                # gone, and the server not know.
+                with suppress(ProcessLookupError):
+                    os.kill(pid, disturb)
         await asyncio.gather(*runs)
         await until(lambda: dispatcher_of(self.serving).ready, 30.0)
         await self.serving.settled()
