@@ -11,7 +11,9 @@ import torch
 
 from longspan.worker.attention.base import Attended, Backend
 from longspan.worker.attention.cpu import CpuBackend, CpuPlan
+from longspan.worker.attention.policy import FULL_MODEL, ModelPolicy
 from longspan.worker.attention.pool import PAGE_TOKENS, LayerPages
+from longspan.worker.generation.decode_graph import DecodeGraphs, DecodeInputs, repeat_eagerly
 from longspan.worker.generation.plan import Chunk, SequenceId, StepPlan
 from longspan.worker.generation.runner import Runner
 from longspan.worker.models.probe import probe
@@ -89,6 +91,26 @@ def worst(runner: Runner, walks: Sequence[Walk]) -> float:
             differences.append(float((row - walk.reference[walk.position - 1]).abs().max()))
         step += 1
     return float(np.max(differences))
+
+
+class CountedGraphs(DecodeGraphs):
+    """The eager twin of a runner's graphs for two and four rows; it is taken from then on.
+
+    Attributes:
+        taken: rows of the steps that came.
+    """
+
+    def __init__(self, runner: Runner, *, scratch_page: int) -> None:
+        super().__init__(
+            runner.decode, (2, 4), CPU, blocks=8, scratch_page=scratch_page, capture=repeat_eagerly
+        )
+        self.taken: list[int] = []
+        runner.graphs = self
+
+    def run(self, inputs: DecodeInputs, policy: ModelPolicy = FULL_MODEL) -> torch.Tensor:
+        """See ``DecodeGraphs.run``."""
+        self.taken.append(inputs.rows)
+        return super().run(inputs, policy)
 
 
 def runner_of(

@@ -5,19 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from longspan.worker.attention.base import Backend
 from longspan.worker.attention.flash2 import Flash2
 from longspan.worker.attention.flash3 import Flash3
 from longspan.worker.attention.folded import FoldedBackend
-from longspan.worker.attention.policy import ModelPolicy
 from longspan.worker.attention.tiled import TiledBackend
-from longspan.worker.generation.decode_graph import DecodeGraphs, DecodeInputs, repeat_eagerly
 from longspan.worker.models import seam
 from tests.worker import flash_emulator as emulator
 from tests.worker.decoders import tiny_decoder
-from tests.worker.packed_steps import CPU, DECODED, runner_of, walks_of, worst
+from tests.worker.packed_steps import DECODED, CountedGraphs, runner_of, walks_of, worst
 from tests.worker.test_seam import LENGTHS, VOCABULARY, load
 
 FLASH2 = FoldedBackend(Flash2(emulator.flash2_varlen, emulator.flash2_with_kvcache))
@@ -44,24 +41,12 @@ def test_gpu_backends_under_a_decoder(architecture: str, backend: Backend, tmp_p
 
 
 @pytest.mark.parametrize("architecture", ["llama", "mistral", "gpt_oss"])
-def test_decode_through_graph_buffers(
-    architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_decode_through_graph_buffers(architecture: str, tmp_path: Path) -> None:
     """Decode steps, padded to buckets and read from static buffers, give the same logits."""
     model = load(tiny_decoder(architecture, tmp_path), "eager")
     walks = walks_of(model, LENGTHS, VOCABULARY)
     model.set_attn_implementation(seam.ATTENTION)
     runner = runner_of(model, pages=SCRATCH_PAGE + 1, backend=FLASH2)
-    graphs = DecodeGraphs(
-        runner.decode, (2, 4), CPU, blocks=8, scratch_page=SCRATCH_PAGE, capture=repeat_eagerly
-    )
-    run, taken = graphs.run, []
-
-    def counted(inputs: DecodeInputs, policy: ModelPolicy) -> torch.Tensor:
-        taken.append(inputs.rows)
-        return run(inputs, policy)
-
-    monkeypatch.setattr(graphs, "run", counted)
-    runner.graphs = graphs
+    graphs = CountedGraphs(runner, scratch_page=SCRATCH_PAGE)
     assert worst(runner, walks) < 1e-4
-    assert taken.count(2) == DECODED
+    assert graphs.taken.count(2) == DECODED

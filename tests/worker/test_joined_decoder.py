@@ -13,9 +13,7 @@ from longspan.worker.attention.base import Backend
 from longspan.worker.attention.flash2 import Flash2
 from longspan.worker.attention.flash3 import Flash3
 from longspan.worker.attention.folded import FoldedBackend
-from longspan.worker.attention.policy import ModelPolicy
 from longspan.worker.attention.pool import PAGE_TOKENS
-from longspan.worker.generation.decode_graph import DecodeGraphs, DecodeInputs, repeat_eagerly
 from longspan.worker.models import seam
 from longspan.worker.models.compiled_elementwise import LayerSizes, compiled
 from longspan.worker.models.elementwise import Elementwise, HeadNorms, gate_by, place
@@ -23,7 +21,7 @@ from longspan.worker.models.fused_decoder import FusedDecoder
 from longspan.worker.models.joined_weight import can_join, join_weights
 from tests.worker import flash_emulator as emulator
 from tests.worker.decoders import tiny_decoder
-from tests.worker.packed_steps import CPU, DECODED, runner_of, walks_of, worst
+from tests.worker.packed_steps import CPU, DECODED, CountedGraphs, runner_of, walks_of, worst
 from tests.worker.test_fused_decoder import KNOWN, VOCABULARY, load
 
 FLASH2 = FoldedBackend(Flash2(emulator.flash2_varlen, emulator.flash2_with_kvcache))
@@ -59,24 +57,14 @@ def test_interleaved_steps_equal_eager_attention(folder: Path, backend: Backend)
     assert worst(runner_of(model, backend=backend, running=fused_of(model)), walks) < 1e-4
 
 
-def test_decode_through_graph_buffers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decode_through_graph_buffers(folder: Path) -> None:
     """Decode steps, padded to buckets and read from static buffers, give the same logits."""
     walks = walks_of(load(folder, "eager"), LENGTHS, VOCABULARY)
     model = load(folder, seam.ATTENTION)
     runner = runner_of(model, pages=SCRATCH_PAGE + 1, backend=FLASH2, running=fused_of(model))
-    graphs = DecodeGraphs(
-        runner.decode, (2, 4), CPU, blocks=8, scratch_page=SCRATCH_PAGE, capture=repeat_eagerly
-    )
-    run, taken = graphs.run, []
-
-    def counted(inputs: DecodeInputs, policy: ModelPolicy) -> torch.Tensor:
-        taken.append(inputs.rows)
-        return run(inputs, policy)
-
-    monkeypatch.setattr(graphs, "run", counted)
-    runner.graphs = graphs
+    graphs = CountedGraphs(runner, scratch_page=SCRATCH_PAGE)
     assert worst(runner, walks) < 1e-4
-    assert taken.count(2) == DECODED
+    assert graphs.taken.count(2) == DECODED
 
 
 def test_a_missing_norm_shows(folder: Path) -> None:
